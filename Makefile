@@ -1,0 +1,38 @@
+# Pinfold's commands. Each calls the set-up first; `make help` lists them.
+# Everything longer than a line is in qemu/ (`cargo qemu help`).
+
+export PATH := /usr/bin:$(PATH)
+export RUSTC := /usr/bin/rustc
+export PINFOLD_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pinfold
+CARGO_QEMU := CARGO_TARGET_DIR=$(PINFOLD_CACHE)/target /usr/bin/cargo qemu
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build run demo test check gdb clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+
+setup: ## install packages (as root), or say which are missing
+	@qemu/setup.sh
+
+build: setup ## everything that runs, into out/
+	@$(CARGO_QEMU) build
+
+run: setup ## Linux on Pinfold; ends in a shell of the host
+	@$(CARGO_QEMU) run
+
+demo: setup ## a protected guest and attacks on it, without a keyboard
+	@$(CARGO_QEMU) demo
+
+test: setup ## every test; ends with "N passed, N failed"
+	@$(CARGO_QEMU) test
+
+check: setup ## format, lints, x86_64 tests, docs, unsafe budget
+	@$(CARGO_QEMU) check
+
+gdb: setup ## like run, but waits for gdb, which it starts
+	@$(CARGO_QEMU) gdb
+
+clean: ## remove out/ and target/; the cache stays (its place is printed)
+	@rm -rf out target
+	@echo "kept: $(PINFOLD_CACHE)"
