@@ -1,0 +1,39 @@
+//! A box whose allocation can be refused.
+//!
+//! `Box::new` aborts when the pool is dry, and a host can dry it; [`Owned`] says no instead. Stable Rust has a
+//! fallible reservation only for `Vec`, so the value is a boxed array of one.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::ops::{Deref, DerefMut};
+
+/// One value on the heap.
+#[derive(Debug)]
+pub struct Owned<T>(Box<[T; 1]>);
+
+impl<T> Owned<T> {
+    /// Moves `value` to the heap, or returns nothing when the heap has no room for it.
+    #[must_use]
+    pub fn try_new(value: T) -> Option<Self> {
+        let mut cell = Vec::new();
+        cell.try_reserve_exact(1).ok()?;
+        cell.push(value);
+        cell.into_boxed_slice().try_into().ok().map(Self)
+    }
+}
+
+impl<T> Deref for Owned<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        let [value] = &*self.0;
+        value
+    }
+}
+
+impl<T> DerefMut for Owned<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        let [value] = &mut *self.0;
+        value
+    }
+}

@@ -1,0 +1,156 @@
+//! The vCPUs of one VM, and what they share: power states and the interrupt controller.
+//!
+//! A slot is `Absent`, `Present` or `Loaded`; only [`Vcpus::load`] and [`Vcpus::unload`] move between the last two,
+//! so at most one processor has a vCPU. Everything here is under the lock of the hypervisor.
+
+use crate::owned::Owned;
+use crate::psci::{PowerStates, SystemEvent};
+use crate::vcpu::Vcpu;
+use crate::vgic::Vgic;
+
+/// The most vCPUs that a VM can have.
+pub const MAX_VCPUS: usize = 8;
+/// The most processors that EL2 can have.
+pub const MAX_CPUS: usize = 8;
+
+/// Why a vCPU cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VcpuRefusal {
+    /// The index is beyond the VM's count, or the vCPU was not created.
+    NoSuchVcpu,
+    /// It was created before.
+    Exists,
+    /// It is loaded.
+    Busy,
+    /// It ran already.
+    WrongPhase,
+    /// No such register or interrupt.
+    Invalid,
+    /// The pool is dry.
+    NoMemory,
+}
+
+/// Where a vCPU is.
+#[derive(Debug, Default)]
+enum Slot {
+    #[default]
+    Absent,
+    Present(Owned<Vcpu>),
+    Loaded,
+}
+
+/// The vCPUs of one VM.
+#[derive(Debug)]
+pub struct Vcpus {
+    count: usize,
+    slots: [Slot; MAX_VCPUS],
+    /// Which of them are on.
+    pub power: PowerStates,
+    /// Their interrupt controller.
+    pub vgic: Vgic,
+    /// What the guest asked for the machine as a whole; nobody runs after that.
+    pub system: Option<SystemEvent>,
+    last_on_cpu: [Option<u8>; MAX_CPUS],
+}
+
+impl Vcpus {
+    /// Room for `count` vCPUs (at most [`MAX_VCPUS`]), none created.
+    #[must_use]
+    pub fn new(count: usize) -> Self {
+        let count = count.min(MAX_VCPUS);
+        Self {
+            count,
+            slots: Default::default(),
+            power: PowerStates::new(count),
+            vgic: Vgic::new(count),
+            system: None,
+            last_on_cpu: [None; MAX_CPUS],
+        }
+    }
+
+    /// How many there can be.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Creates vCPU `index` out of reset, `off` or on.
+    pub fn create(&mut self, index: usize, powered_off: bool) -> Result<(), VcpuRefusal> {
+        let slot = Self::slot(&mut self.slots, self.count, index)?;
+        if !matches!(slot, Slot::Absent) {
+            return Err(VcpuRefusal::Exists);
+        }
+        *slot = Slot::Present(Owned::try_new(Vcpu::reset()).ok_or(VcpuRefusal::NoMemory)?);
+        self.power.create(index, powered_off);
+        Ok(())
+    }
+
+    /// Sets Xn (0 to 30) or the PC (32) of a vCPU that never ran.
+    pub fn set_register(
+        &mut self,
+        index: usize,
+        register: u64,
+        value: u64,
+    ) -> Result<(), VcpuRefusal> {
+        let vcpu = match Self::slot(&mut self.slots, self.count, index)? {
+            Slot::Absent => return Err(VcpuRefusal::NoSuchVcpu),
+            Slot::Loaded => return Err(VcpuRefusal::Busy),
+            Slot::Present(vcpu) if vcpu.ran => return Err(VcpuRefusal::WrongPhase),
+            Slot::Present(vcpu) => vcpu,
+        };
+        match u8::try_from(register) {
+            Ok(number @ 0..=30) => vcpu.context.set_register(number, value),
+            Ok(32) => vcpu.context.pc = value,
+            _ => return Err(VcpuRefusal::Invalid),
+        }
+        Ok(())
+    }
+
+    /// Some vCPU is loaded.
+    #[must_use]
+    pub fn any_loaded(&self) -> bool {
+        self.slots.iter().any(|slot| matches!(slot, Slot::Loaded))
+    }
+
+    /// Takes vCPU `index` out, to run it.
+    pub fn load(&mut self, index: usize) -> Result<Owned<Vcpu>, VcpuRefusal> {
+        let slot = Self::slot(&mut self.slots, self.count, index)?;
+        match core::mem::replace(slot, Slot::Loaded) {
+            Slot::Present(vcpu) => Ok(vcpu),
+            Slot::Loaded => Err(VcpuRefusal::Busy),
+            Slot::Absent => {
+                *slot = Slot::Absent;
+                Err(VcpuRefusal::NoSuchVcpu)
+            }
+        }
+    }
+
+    /// Puts vCPU `index` back.
+    pub fn unload(&mut self, index: usize, vcpu: Owned<Vcpu>) {
+        if let Some(slot @ Slot::Loaded) = self.slots.get_mut(index) {
+            *slot = Slot::Present(vcpu);
+        }
+    }
+
+    /// Notes that vCPU `index` runs on processor `cpu` now, and says whether another one ran there before.
+    pub fn enters(&mut self, cpu: usize, index: u8) -> bool {
+        match self.last_on_cpu.get_mut(cpu) {
+            Some(last) => last
+                .replace(index)
+                .is_some_and(|previous| previous != index),
+            None => true,
+        }
+    }
+
+    fn slot(
+        slots: &mut [Slot; MAX_VCPUS],
+        count: usize,
+        index: usize,
+    ) -> Result<&mut Slot, VcpuRefusal> {
+        slots
+            .iter_mut()
+            .take(count)
+            .nth(index)
+            .ok_or(VcpuRefusal::NoSuchVcpu)
+    }
+}
