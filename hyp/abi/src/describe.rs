@@ -1,0 +1,44 @@
+//! The table as data, for those who print it: the generated files, and tools with a prompt.
+
+/// One call.
+#[derive(Clone, Copy, Debug)]
+pub struct CallInfo {
+    /// n: the function id is [`crate::FUNCTION_BASE`] + n.
+    pub number: u64,
+    /// Its name in capitals.
+    pub name: &'static str,
+    /// When it may be made.
+    pub phase: &'static str,
+    /// It exists only where debug calls do.
+    pub debug: bool,
+    /// What it does.
+    pub text: &'static str,
+    /// x1 onwards.
+    pub arguments: &'static [FieldInfo],
+    /// x2 onwards.
+    pub results: &'static [FieldInfo],
+}
+
+/// One argument or result.
+#[derive(Clone, Copy, Debug)]
+pub struct FieldInfo {
+    /// Its name.
+    pub name: &'static str,
+    /// What it counts.
+    pub unit: &'static str,
+    /// What it means.
+    pub text: &'static str,
+}
+
+/// One status, exit reason, state, counter or limit.
+#[derive(Clone, Copy, Debug)]
+pub struct ValueInfo {
+    /// The number.
+    pub number: u64,
+    /// Its name in capitals.
+    pub name: &'static str,
+    /// The Linux errno of a status; empty for the rest.
+    pub errno: &'static str,
+    /// What it means.
+    pub text: &'static str,
+}

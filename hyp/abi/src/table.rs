@@ -1,0 +1,287 @@
+//! The table: what there is on the wire, each thing once.
+//!
+//! A line of calls reads: number, name, when it may be made, `any` or `debug`, arguments from x1, results from x2.
+//! Whoever adds a line adds it here only; what must think about it does not build until it has.
+
+use crate::FUNCTION_BASE;
+use crate::claim;
+use crate::describe::{CallInfo, FieldInfo, ValueInfo};
+use crate::macros::{host_calls, limits, numbers};
+
+host_calls! {
+    #[doc = "Asks which version of this table EL2 speaks."]
+    0x00 Version = "VERSION", "always", any,
+    () -> (version: "number" = "major in bits 31:16, minor in bits 15:0");
+
+    #[doc = "Asks what this EL2 has and where its limits are."]
+    0x01 Features = "FEATURES", "always", any,
+    () -> (
+        features: "bits" = "bit 0: the debug calls are there",
+        max_vms: "count" = "VMs at a time",
+        max_vcpus: "count" = "vCPUs of a VM",
+        max_frames: "frames" = "frames in one memory call",
+        el2_memory: "KiB" = "memory that EL2 took at boot"
+    );
+
+    #[doc = "Registers one range of the host's pin table. Its frames become `HostSharedHyp`. More than 512 table frames take several calls: AGAIN with x2 = table frames done; repeat the call as it was."]
+    0x10 PinTableRegister = "PIN_TABLE_REGISTER", "always, each range once", any,
+    (
+        table: Pfn = "first frame of the table",
+        first: Pfn = "the frame that its first word speaks for",
+        frames: Count = "how many frames it speaks for"
+    ) -> (done: "frames" = "table frames shared so far");
+
+    #[doc = "Gives frames of the host to EL2's pool."]
+    0x20 PoolDonate = "POOL_DONATE", "always", any,
+    (first: Pfn = "first frame", count: Count = "frames, at most 512") -> (taken: "frames" = "frames taken");
+
+    #[doc = "Takes one free frame out of EL2's pool, wiped. `NO_MEMORY` when none that the host gave is free."]
+    0x21 PoolReclaim = "POOL_RECLAIM", "always", any,
+    () -> (frame: "PFN" = "the frame, the host's again");
+
+    #[doc = "Asks how full EL2's pool is."]
+    0x22 PoolStatus = "POOL_STATUS", "always", any,
+    () -> (free: "frames" = "free frames", donated: "frames" = "frames that the host gave and has not back");
+
+    #[doc = "Creates a VM without memory."]
+    0x30 VmCreate = "VM_CREATE", "always", any,
+    (flags: Flags = "bit 0: protected; must be 1", vcpus: Count = "vCPUs, 1 to 8") -> (handle: "VM handle" = "names the VM");
+
+    #[doc = "Makes a range of frames guest RAM: an abort inside is a `MEMORY_FAULT`, outside it is MMIO. At most 16, without overlap."]
+    0x31 VmMemoryRegion = "VM_MEMORY_REGION", "before VM_START", any,
+    (vm: Handle = "the VM", first: Gfn = "first frame", count: Count = "frames") -> ();
+
+    #[doc = "Says where the guest finds its interrupt controller."]
+    0x32 VmGic = "VM_GIC", "before VM_START", any,
+    (
+        vm: Handle = "the VM",
+        distributor: Ipa = "the distributor, 64 KiB aligned",
+        redistributors: Ipa = "the redistributors, 64 KiB aligned, 128 KiB for each vCPU"
+    ) -> ();
+
+    #[doc = "Seals the configuration; vCPUs may run."]
+    0x33 VmStart = "VM_START", "once", any,
+    (vm: Handle = "the VM") -> ();
+
+    #[doc = "Begins the teardown: no vCPU runs and no frame comes in any more. BUSY while a vCPU is loaded."]
+    0x34 VmTeardownBegin = "VM_TEARDOWN_BEGIN", "always", any,
+    (vm: Handle = "the VM") -> ();
+
+    #[doc = "Ends the teardown; the handle names nothing any more. BUSY, with x2 = frames left, while the VM owns frames."]
+    0x35 VmTeardownFinish = "VM_TEARDOWN_FINISH", "after VM_TEARDOWN_BEGIN", any,
+    (vm: Handle = "the VM") -> ();
+
+    #[doc = "Creates a vCPU."]
+    0x38 VcpuCreate = "VCPU_CREATE", "before VM_START", any,
+    (vm: Handle = "the VM", vcpu: VcpuIndex = "its index", flags: Flags = "bit 0: off until another vCPU starts it") -> ();
+
+    #[doc = "Sets a register of a vCPU that never ran."]
+    0x39 VcpuSetRegister = "VCPU_SET_REGISTER", "before the vCPU's first run", any,
+    (
+        vm: Handle = "the VM",
+        vcpu: VcpuIndex = "the vCPU",
+        register: Number = "0 to 30: Xn; 32: PC",
+        value: Value = "what it holds"
+    ) -> ();
+
+    #[doc = "Runs a vCPU until something needs the host."]
+    0x3A VcpuRun = "VCPU_RUN", "between VM_START and VM_TEARDOWN_BEGIN", any,
+    (
+        vm: Handle = "the VM",
+        vcpu: VcpuIndex = "the vCPU",
+        answer: Value = "the value of an `MMIO_READ`; 0 or 1 after an `UNSHARE_REQUEST`; otherwise ignored"
+    ) -> (
+        reason: "number" = "exit reason",
+        detail0: "value" = "see the exit reasons",
+        detail1: "value" = "see the exit reasons",
+        detail2: "value" = "see the exit reasons"
+    );
+
+    #[doc = "Gives folios of the host to a VM: count folios of one order, adjoining in both spaces, at most 512 frames. All are checked, pin words included, before the first one moves."]
+    0x40 MemDonate = "MEM_DONATE", "before VM_TEARDOWN_BEGIN", any,
+    (
+        vm: Handle = "the VM",
+        gfn: Gfn = "first frame of the guest, aligned to the order, in guest RAM",
+        pfn: Pfn = "first frame, aligned to the order",
+        count: Count = "folios",
+        order: Order = "0 to 9"
+    ) -> (done: "folios" = "folios given");
+
+    #[doc = "Takes frames back from a VM, wiped. Whole folios only; holes are skipped. Work per call is bounded: AGAIN with x2 = frames done; go on after those."]
+    0x41 MemReclaim = "MEM_RECLAIM", "after VM_TEARDOWN_BEGIN", any,
+    (vm: Handle = "the VM", gfn: Gfn = "first frame", count: Count = "frames, at most 512") -> (done: "frames" = "frames done, holes included");
+
+    #[doc = "Sets the level of an interrupt line of a VM."]
+    0x50 IrqLine = "IRQ_LINE", "before VM_TEARDOWN_BEGIN", any,
+    (vm: Handle = "the VM", intid: Number = "the SPI, 32 to 287", level: Number = "0 or 1") -> (vcpu: "vCPU index" = "the vCPU to kick");
+
+    #[doc = "Looks at one frame."]
+    0x60 FolioQuery = "FOLIO_QUERY", "always", debug,
+    (pfn: Pfn = "the frame") -> (
+        word: "value" = "the folio word",
+        state: "number" = "the state's number",
+        order: "order" = "order of the folio that holds the frame",
+        vm: "VM handle" = "the owner, or 0",
+        gfn: "GFN" = "where the owner has the frame, or 0",
+        pin: "value" = "the pin word, or 0"
+    );
+
+    #[doc = "Counts the frames in each state."]
+    0x61 FolioCensus = "FOLIO_CENSUS", "always", debug,
+    () -> (
+        host: "frames" = "Host",
+        hyp: "frames" = "Hyp",
+        host_shared_hyp: "frames" = "HostSharedHyp",
+        guest: "frames" = "Guest",
+        guest_shared_host: "frames" = "GuestSharedHost",
+        other: "frames" = "Wiping and Poisoned"
+    );
+
+    #[doc = "Digests folio words: 64-bit FNV-1a with a folio word as the unit (hash ^= word; hash *= prime)."]
+    0x62 FolioDigest = "FOLIO_DIGEST", "always", debug,
+    (first: Pfn = "first frame", count: Count = "frames, at most 1024") -> (digest: "value" = "the digest");
+
+    #[doc = "Reads a counter."]
+    0x63 Counter = "COUNTER", "always", debug,
+    (counter: Number = "which") -> (value: "value" = "how often so far");
+}
+
+numbers! {
+    /// What a call comes to.
+    Status:
+    #[doc = "Done."]
+    0 Ok = "OK", "0";
+    #[doc = "The folio is in a state that does not allow this."]
+    1 NotPermitted = "NOT_PERMITTED", "EPERM";
+    #[doc = "In use: a loaded vCPU, a VM that owns frames."]
+    2 Busy = "BUSY", "EBUSY";
+    #[doc = "The pool is dry: donate to it and try again."]
+    3 NoMemory = "NO_MEMORY", "ENOMEM";
+    #[doc = "The range cuts a folio or is not aligned to its order."]
+    4 Granule = "GRANULE", "E2BIG";
+    #[doc = "Nothing is mapped there."]
+    5 NotMapped = "NOT_MAPPED", "ENOENT";
+    #[doc = "The frame may never be used again."]
+    6 Poisoned = "POISONED", "EHWPOISON";
+    #[doc = "Part of it is done: x2 says how much; go on from there."]
+    7 Again = "AGAIN", "EAGAIN";
+    #[doc = "An argument is malformed."]
+    8 Invalid = "INVALID", "EINVAL";
+    #[doc = "The pin word is not that of one exclusive pin of an isolated folio of this order."]
+    9 NotExclusivelyPinned = "NOT_EXCLUSIVELY_PINNED", "EBUSY";
+    #[doc = "No registered pin table speaks for the frame."]
+    10 NoPinTable = "NO_PIN_TABLE", "ENXIO";
+    #[doc = "The handle names no VM."]
+    11 NoSuchVm = "NO_SUCH_VM", "ENOENT";
+    #[doc = "The VM has no such vCPU."]
+    12 NoSuchVcpu = "NO_SUCH_VCPU", "ENOENT";
+    #[doc = "Too early or too late in the life of the VM or the vCPU."]
+    13 WrongPhase = "WRONG_PHASE", "EPERM";
+    #[doc = "There is one already."]
+    14 Exists = "EXISTS", "EEXIST";
+    #[doc = "A fixed limit is reached."]
+    15 Limit = "LIMIT", "ENOSPC";
+    #[doc = "The frame is not RAM."]
+    16 NotRam = "NOT_RAM", "EFAULT";
+}
+
+numbers! {
+    /// Why `VCPU_RUN` returned.
+    ExitReason:
+    #[doc = "A physical interrupt came; the host takes it when it goes on."]
+    0 Interrupt = "INTERRUPT";
+    #[doc = "The vCPU waits for an interrupt; x3 = CNTVCT at which its timer fires, or all ones."]
+    1 Wfi = "WFI";
+    #[doc = "Guest RAM is missing; x3 = GFN, x4 bit 0: a write, bit 1: a fetch."]
+    2 MemoryFault = "MEMORY_FAULT";
+    #[doc = "A device is read; x3 = IPA, x4 = width in bytes; the next run's answer is the value."]
+    3 MmioRead = "MMIO_READ";
+    #[doc = "A device is written; x3 = IPA, x4 = width in bytes, x5 = value."]
+    4 MmioWrite = "MMIO_WRITE";
+    #[doc = "The guest shared frames, which the host may map now; x3 = GFN, x4 = count."]
+    5 Shared = "SHARED";
+    #[doc = "The guest wants frames back; x3 = GFN, x4 = count; pin them exclusively, isolate them and answer 0, or answer 1."]
+    6 UnshareRequest = "UNSHARE_REQUEST";
+    #[doc = "Another vCPU may run now; x3 = its index."]
+    7 CpuOn = "CPU_ON";
+    #[doc = "This vCPU is off until a `CPU_ON` names it."]
+    8 PoweredOff = "POWERED_OFF";
+    #[doc = "The guest switched itself off."]
+    9 SystemOff = "SYSTEM_OFF";
+    #[doc = "The guest wants to start again; x3 = type of reset."]
+    10 SystemReset = "SYSTEM_RESET";
+    #[doc = "The vCPU cannot run again; x3 = ESR without operands."]
+    11 Crashed = "CRASHED";
+    #[doc = "Other vCPUs have an interrupt to take: wake those that wait, make those that run exit; x3 = one bit for each."]
+    12 Kick = "KICK";
+}
+
+numbers! {
+    /// Who may use a frame.
+    State:
+    #[doc = "The host alone."]
+    0 Host = "HOST";
+    #[doc = "EL2 alone."]
+    1 Hyp = "HYP";
+    #[doc = "The host, and EL2 reads it."]
+    2 HostSharedHyp = "HOST_SHARED_HYP";
+    #[doc = "One VM alone."]
+    3 Guest = "GUEST";
+    #[doc = "One VM, which lets the host."]
+    4 GuestSharedHost = "GUEST_SHARED_HOST";
+    #[doc = "Nobody: it is on its way from a VM to the host."]
+    5 Wiping = "WIPING";
+    #[doc = "Nobody, for ever."]
+    6 Poisoned = "POISONED";
+    #[doc = "Not RAM, or a hole in it."]
+    7 NotRam = "NOT_RAM";
+}
+
+numbers! {
+    /// What EL2 counts since boot.
+    Counter:
+    #[doc = "Host calls."]
+    0 Calls = "CALLS";
+    #[doc = "Host calls that were refused."]
+    1 Refusals = "REFUSALS";
+    #[doc = "Frames donated to VMs."]
+    2 FramesDonated = "FRAMES_DONATED";
+    #[doc = "Frames that VMs gave back."]
+    3 FramesReclaimed = "FRAMES_RECLAIMED";
+    #[doc = "Frames wiped."]
+    4 FramesWiped = "FRAMES_WIPED";
+    #[doc = "Aborts that EL2 gave to the host."]
+    5 HostAborts = "HOST_ABORTS";
+    #[doc = "Decoy pages mapped for the host's kernel."]
+    6 Decoys = "DECOYS";
+    #[doc = "Exceptions that brought a guest to EL2."]
+    7 GuestExits = "GUEST_EXITS";
+    #[doc = "Host calls with an unknown function id."]
+    8 UnknownCalls = "UNKNOWN_CALLS";
+}
+
+/// How much of everything there can be.
+pub mod limit {
+    use super::limits;
+
+    limits! {
+        #[doc = "VMs at a time."]
+        MAX_VMS: u64 = 64;
+        #[doc = "vCPUs of a VM."]
+        MAX_VCPUS: u64 = 8;
+        #[doc = "Frames in one memory call."]
+        MAX_FRAMES: u64 = 512;
+        #[doc = "The largest order of a folio."]
+        MAX_ORDER: u8 = 9;
+        #[doc = "Ranges of guest RAM of a VM."]
+        MAX_REGIONS: usize = 16;
+        #[doc = "Ranges of the pin table."]
+        MAX_PIN_RANGES: usize = 8;
+        #[doc = "Frames in one digest."]
+        MAX_DIGEST: u64 = 1024;
+        #[doc = "The lowest INTID of an interrupt line."]
+        MIN_SPI: u64 = 32;
+        #[doc = "The highest INTID of an interrupt line."]
+        MAX_SPI: u64 = 287;
+    }
+}
