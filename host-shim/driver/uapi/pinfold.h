@@ -22,15 +22,15 @@ struct pinfold_call {
 };
 
 /* How PINFOLD_IOC_PIN holds the page. */
-#define PINFOLD_PIN_NONE		0	/* a plain reference, no pin */
-#define PINFOLD_PIN_ORDINARY		1	/* one FOLL_PIN */
-#define PINFOLD_PIN_EXCLUSIVE		2	/* one FOLL_PIN | FOLL_EXCLUSIVE */
-#define PINFOLD_PIN_ISOLATED		3	/* exclusive, and isolated */
+#define PINFOLD_KIND_NONE		0	/* a plain reference, no pin */
+#define PINFOLD_KIND_ORDINARY		1	/* one FOLL_PIN */
+#define PINFOLD_KIND_EXCLUSIVE		2	/* one FOLL_PIN | FOLL_EXCLUSIVE */
+#define PINFOLD_KIND_ISOLATED		3	/* exclusive, and isolated */
 
 /**
  * struct pinfold_pin - pin one page of the caller's address space
  * @addr: in: an address in the page
- * @kind: in: PINFOLD_PIN_*
+ * @kind: in: PINFOLD_KIND_*
  * @extra: in: how many ordinary pins to take on top (at most 1024)
  * @pfn: out: the page's frame number
  * @word: out: the folio's pin word

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Frames that EL2 works with: its tables and objects.  The driver gives them
+ * when EL2 asks, and takes them back when the last VM has gone.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/gfp.h>
+#include <linux/mm.h>
+
+#include "pinfold.h"
+
+/* The set of frames that EL2 has, by PFN. */
+static DEFINE_XARRAY(pinfold_pool);
+static DEFINE_MUTEX(pinfold_pool_lock);
+static u64 pinfold_pool_frames;
+
+static struct page *pinfold_pool_alloc(unsigned int *order)
+{
+	struct page *page;
+
+	for (*order = PINFOLD_POOL_ORDER; *order; (*order)--) {
+		page = alloc_pages(GFP_KERNEL | __GFP_NOWARN | __GFP_NORETRY, *order);
+		if (page) {
+			split_page(page, *order);
+			return page;
+		}
+	}
+	return alloc_page(GFP_KERNEL);
+}
+
+/* Forget and free the first @nr frames from @page on. */
+static void pinfold_pool_free(struct page *page, unsigned long nr)
+{
+	unsigned long i;
+
+	for (i = 0; i < nr; i++) {
+		xa_erase(&pinfold_pool, page_to_pfn(page) + i);
+		__free_page(page + i);
+	}
+}
+
+/**
+ * pinfold_pool_top_up - give EL2 a batch of frames
+ *
+ * The kernel must not touch them until pinfold_pool_drain() has them back.
+ */
+int pinfold_pool_top_up(void)
+{
+	struct arm_smccc_1_2_regs regs;
+	unsigned int order;
+	struct page *page;
+	unsigned long i;
+	int ret;
+
+	mutex_lock(&pinfold_pool_lock);
+	page = pinfold_pool_alloc(&order);
+	if (!page) {
+		ret = -ENOMEM;
+		goto out;
+	}
+	for (i = 0; i < BIT(order); i++) {
+		ret = xa_err(xa_store(&pinfold_pool, page_to_pfn(page) + i, xa_mk_value(0),
+				      GFP_KERNEL));
+		if (ret)
+			goto out_free;
+	}
+
+	regs = (struct arm_smccc_1_2_regs){
+		.a0 = PINFOLD_CALL_POOL_DONATE,
+		.a1 = page_to_pfn(page),
+		.a2 = BIT(order),
+	};
+	ret = pinfold_call(&regs);
+	if (ret) {
+		pr_err("EL2 refuses pool frame %lx: %s\n", page_to_pfn(page),
+		       pinfold_status_name(ret));
+		ret = pinfold_errno(ret);
+		goto out_free;
+	}
+	pinfold_pool_frames += BIT(order);
+	goto out;
+
+out_free:
+	pinfold_pool_free(page, BIT(order));
+out:
+	mutex_unlock(&pinfold_pool_lock);
+	return ret;
+}
+
+/* The frame is ours again: free it, if it was one of those that we gave. */
+static bool pinfold_pool_take(unsigned long pfn)
+{
+	lockdep_assert_held(&pinfold_pool_lock);
+
+	if (!xa_erase(&pinfold_pool, pfn))
+		return false;
+	pinfold_pool_frames--;
+	__free_page(pfn_to_page(pfn));
+	return true;
+}
+
+/**
+ * pinfold_pool_drain - take back every frame that EL2 does not use
+ */
+void pinfold_pool_drain(void)
+{
+	mutex_lock(&pinfold_pool_lock);
+	while (pinfold_pool_frames) {
+		struct arm_smccc_1_2_regs regs = { .a0 = PINFOLD_CALL_POOL_RECLAIM };
+
+		if (pinfold_call(&regs))
+			break;
+		pinfold_pool_take(regs.a2);
+		cond_resched();
+	}
+	mutex_unlock(&pinfold_pool_lock);
+}
+
+/**
+ * pinfold_pool_forget - note that EL2 gave a frame back to somebody's raw call
+ * @pfn: the frame
+ *
+ * Return: true if it was a frame of the driver's; then it is free now.
+ */
+bool pinfold_pool_forget(unsigned long pfn)
+{
+	bool known;
+
+	mutex_lock(&pinfold_pool_lock);
+	known = pinfold_pool_take(pfn);
+	mutex_unlock(&pinfold_pool_lock);
+	return known;
+}
+
+/**
+ * pinfold_pool_size - how many frames of the driver's EL2 has
+ */
+u64 pinfold_pool_size(void)
+{
+	return READ_ONCE(pinfold_pool_frames);
+}
