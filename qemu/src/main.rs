@@ -1,1 +1,71 @@
-fn main() {}
+//! `cargo qemu <verb>`: builds everything, starts it in QEMU, tests it.
+//!
+//! The Makefile's commands are these verbs. [`build::Products`] is what there is to start,
+//! [`machine::Machine`] what it is started on, [`console::Console`] how it is watched.
+
+mod build;
+mod cache;
+mod check;
+mod console;
+mod interactive;
+mod machine;
+mod step;
+mod suite;
+
+use anyhow::Result;
+use build::{Products, Workspace};
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Builds Pinfold and runs it in QEMU.
+#[derive(Parser)]
+#[command(name = "cargo qemu", bin_name = "cargo qemu")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Build everything that runs, into out/.
+    Build,
+    /// Start the host and stay at its shell.
+    Run(interactive::Shape),
+    /// Show the whole mission without a keyboard.
+    Demo,
+    /// Run the tests; ends with `N passed, N failed`.
+    Test {
+        /// Only tests whose name contains this.
+        #[arg(default_value = "")]
+        filter: String,
+    },
+    /// Format, lints, tests on this machine, documentation, unsafe budget.
+    Check,
+    /// Start like `run`, stopped at the first instruction, with gdb on it.
+    Gdb(interactive::Shape),
+}
+
+fn main() -> ExitCode {
+    match perform(Arguments::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let error = format!("{error:#}");
+            if !error.is_empty() {
+                eprintln!("pinfold: {error}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(verb: Verb) -> Result<()> {
+    let workspace = Workspace::open()?;
+    match verb {
+        Verb::Build => Products::build(&workspace).map(|_| ()),
+        Verb::Run(shape) => interactive::run(&workspace, &shape),
+        Verb::Demo => suite::run_demo(workspace),
+        Verb::Test { filter } => suite::run(workspace, &filter),
+        Verb::Check => check::run(&workspace),
+        Verb::Gdb(shape) => interactive::gdb(&workspace, &shape),
+    }
+}

@@ -1,0 +1,139 @@
+//! What cargo builds: bare-metal images as flat binaries, and the host program.
+//!
+//! All targets share one target directory in the cache, one per toolchain, so that `core`,
+//! `alloc` and the dependencies are compiled once for all clones.
+
+use super::Workspace;
+use crate::step::Step;
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The bare-metal target. Soft float: EL2 must not touch the host's or a guest's FP registers.
+pub(crate) const BARE_METAL: &str = "aarch64-unknown-none-softfloat";
+/// The host's target.
+pub(crate) const HOST: &str = "aarch64-unknown-linux-gnu";
+/// How cargo builds `core` and `alloc` for [`BARE_METAL`].
+pub(crate) const BUILD_STD: &str = "-Zbuild-std=core,alloc,compiler_builtins";
+
+/// A bare-metal image by its package and binary.
+pub(crate) struct Bin {
+    crate_name: &'static str,
+    binary: &'static str,
+    product: &'static str,
+}
+
+impl Bin {
+    /// Pinfold itself.
+    pub(crate) const PINFOLD: Self = Self::new("pinfold-el2", "pinfold", "pinfold");
+    /// The bare-metal guests.
+    pub(crate) const GUEST: Self = Self::new("guest-test", "guest", "guest");
+    /// The bare-metal host.
+    pub(crate) const MINI_HOST: Self = Self::new("guest-test", "mini-host", "mini-host");
+
+    const fn new(crate_name: &'static str, binary: &'static str, product: &'static str) -> Self {
+        Self {
+            crate_name,
+            binary,
+            product,
+        }
+    }
+}
+
+/// An image in both its forms.
+pub(crate) struct Image {
+    /// What QEMU loads.
+    pub(crate) flat: PathBuf,
+    /// What gdb reads.
+    pub(crate) elf: PathBuf,
+}
+
+/// Debian's cargo with our target directory.
+pub(crate) struct Cargo<'a> {
+    workspace: &'a Workspace,
+}
+
+impl<'a> Cargo<'a> {
+    /// Cargo for a clone.
+    pub(crate) fn new(workspace: &'a Workspace) -> Self {
+        Self { workspace }
+    }
+
+    /// A cargo command.
+    pub(crate) fn command(&self, verb: &str) -> Command {
+        let mut cargo = Command::new("/usr/bin/cargo");
+        cargo
+            .arg(verb)
+            .current_dir(&self.workspace.root)
+            .env("RUSTC", "/usr/bin/rustc")
+            .env("CARGO_TARGET_DIR", self.target())
+            .env("CARGO_TERM_COLOR", "never");
+        cargo
+    }
+
+    /// A cargo command for the bare-metal target.
+    pub(crate) fn bare_metal(&self, verb: &str) -> Command {
+        let mut cargo = self.command(verb);
+        cargo
+            .env("RUSTC_BOOTSTRAP", "1")
+            .args([BUILD_STD, "--target", BARE_METAL, "--release"]);
+        cargo
+    }
+
+    /// Builds a bare-metal image into `out/`.
+    pub(crate) fn image(&self, bin: &Bin) -> Result<Image> {
+        let _lock = self.workspace.cache.lock("bare-metal")?;
+        self.step(bin.product).run(self.bare_metal("build").args([
+            "--package",
+            bin.crate_name,
+            "--bin",
+            bin.binary,
+        ]))?;
+        let elf = self.workspace.out(&format!("{}.elf", bin.product))?;
+        self.collect(BARE_METAL, bin.binary, &elf)?;
+        let flat = self.workspace.out(&format!("{}.img", bin.product))?;
+        Step::new(
+            format!("{}: flat image", bin.product),
+            self.workspace.log(&format!("{}-objcopy", bin.product)),
+        )
+        .run(
+            Command::new("aarch64-linux-gnu-objcopy")
+                .args(["-O", "binary"])
+                .args([&elf, &flat]),
+        )?;
+        Ok(Image { flat, elf })
+    }
+
+    /// Builds the host program `pinfold`, static, into `out/`.
+    pub(crate) fn host_program(&self) -> Result<PathBuf> {
+        let _lock = self.workspace.cache.lock("host-program")?;
+        self.step("host program").run(self.command("build").args([
+            "--release",
+            "--target",
+            HOST,
+            "--package",
+            "pinfold",
+        ]))?;
+        let program = self.workspace.out("host/pinfold")?;
+        self.collect(HOST, "pinfold", &program)?;
+        Ok(program)
+    }
+
+    /// A step of the name, logged under it, that counts crates.
+    pub(crate) fn step(&self, what: &str) -> Step {
+        Step::new(what, self.workspace.log(&what.replace(' ', "-")))
+    }
+
+    fn collect(&self, target: &str, binary: &str, to: &Path) -> Result<()> {
+        let from = self.target().join(target).join("release").join(binary);
+        // Through a new name: a running QEMU or another run may have the old file open.
+        let new = to.with_extension("new");
+        fs::copy(&from, &new).with_context(|| format!("cargo left no {}", from.display()))?;
+        Ok(fs::rename(&new, to)?)
+    }
+
+    fn target(&self) -> PathBuf {
+        self.workspace.cache.path("target")
+    }
+}

@@ -1,0 +1,154 @@
+//! `make check`: what can be said about the source without starting a machine.
+//!
+//! Format, lints on every target, tests on this machine, documentation, shell scripts, C style, and the
+//! budget of `unsafe`. Every check runs, also after one that failed; the last line counts them.
+
+mod budget;
+
+use crate::build::{Cargo, Workspace, checkpatch};
+use crate::step::Step;
+use crate::suite::{Tally, cargo_test};
+use anyhow::Result;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A check by its name.
+type Check = (&'static str, fn(&Workspace) -> Result<()>);
+
+const CHECKS: [Check; 9] = [
+    ("format", format),
+    ("lints on x86_64", lint_here),
+    ("lints of the bare-metal images", lint_bare_metal),
+    ("lints of the host program", lint_host),
+    ("tests on x86_64", test),
+    ("documentation", document),
+    ("shell scripts", shell),
+    ("style of the driver and the series", style),
+    ("budget of unsafe", budget::check),
+];
+
+/// Runs every check.
+pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+    let mut tally = Tally::default();
+    for (name, check) in CHECKS {
+        match check(workspace) {
+            Ok(()) => {
+                println!("ok    {name}");
+                tally.passed += 1;
+            }
+            Err(error) => {
+                println!("FAIL  {name}: {error:#}");
+                tally.failed += 1;
+            }
+        }
+    }
+    tally.conclude()
+}
+
+fn format(workspace: &Workspace) -> Result<()> {
+    let cargo = Cargo::new(workspace);
+    cargo
+        .step("format")
+        .run(cargo.command("fmt").args(["--all", "--check"]))
+}
+
+fn lint_here(workspace: &Workspace) -> Result<()> {
+    let cargo = Cargo::new(workspace);
+    let mut clippy = cargo.command("clippy");
+    clippy.args(["--all-targets", "--", "-D", "warnings"]);
+    cargo.step("clippy x86_64").run(&mut clippy)
+}
+
+fn lint_bare_metal(workspace: &Workspace) -> Result<()> {
+    let cargo = Cargo::new(workspace);
+    let mut clippy = cargo.bare_metal("clippy");
+    clippy.args([
+        "--package",
+        "pinfold-el2",
+        "--package",
+        "guest-test",
+        "--",
+        "-D",
+        "warnings",
+    ]);
+    cargo.step("clippy bare metal").run(&mut clippy)
+}
+
+fn lint_host(workspace: &Workspace) -> Result<()> {
+    let cargo = Cargo::new(workspace);
+    let mut clippy = cargo.command("clippy");
+    clippy.args([
+        "--package",
+        "pinfold",
+        "--target",
+        crate::build::HOST,
+        "--",
+        "-D",
+        "warnings",
+    ]);
+    cargo.step("clippy host program").run(&mut clippy)
+}
+
+fn test(workspace: &Workspace) -> Result<()> {
+    let tally = cargo_test(&Cargo::new(workspace))?;
+    anyhow::ensure!(
+        tally.failed == 0,
+        "{} of {} failed",
+        tally.failed,
+        tally.passed + tally.failed
+    );
+    Ok(())
+}
+
+fn document(workspace: &Workspace) -> Result<()> {
+    let cargo = Cargo::new(workspace);
+    let mut doc = cargo.command("doc");
+    doc.args(["--no-deps", "--document-private-items"])
+        .env("RUSTDOCFLAGS", "-D warnings");
+    cargo.step("documentation").run(&mut doc)
+}
+
+fn shell(workspace: &Workspace) -> Result<()> {
+    let scripts = ["qemu/setup.sh", ".ci/run"]
+        .into_iter()
+        .map(|name| workspace.path(name));
+    let in_machines = crate::cache::files_below(&workspace.path("qemu/initramfs"))?;
+    let in_machines = in_machines
+        .into_iter()
+        .filter(|path| starts_with(path, b"#!"));
+    let scripts: Vec<PathBuf> = scripts.chain(in_machines).collect();
+    Step::new("shellcheck", workspace.log("shellcheck"))
+        .run(Command::new("shellcheck").args(scripts))
+}
+
+fn style(workspace: &Workspace) -> Result<()> {
+    let checkpatch = checkpatch(workspace)?;
+    let driver = crate::cache::files_below(&workspace.path("host-shim/driver"))?;
+    let driver = driver
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|end| end == "c" || end == "h"));
+    let patches = crate::cache::files_below(&workspace.path("host-shim/patches"))?;
+    let patches = patches
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|end| end == "patch"));
+    let step = Step::new("checkpatch", workspace.log("checkpatch"));
+    step.run(perl(&checkpatch).arg("--file").args(driver))?;
+    step.run(perl(&checkpatch).args(patches))
+}
+
+fn perl(checkpatch: &Path) -> Command {
+    let mut perl = Command::new("perl");
+    perl.arg(checkpatch).args([
+        "--no-tree",
+        "--no-signoff",
+        "--terse",
+        "--no-summary",
+        // New files need no entry in a MAINTAINERS that we do not have.
+        "--ignore=FILE_PATH_CHANGES,LINUX_VERSION_CODE,SPDX_LICENSE_TAG",
+    ]);
+    perl
+}
+
+fn starts_with(path: &Path, bytes: &[u8]) -> bool {
+    std::fs::read(path).is_ok_and(|contents| contents.starts_with(bytes))
+}

@@ -1,0 +1,195 @@
+//! Everything that `make test` runs, and how it is counted.
+//!
+//! A [`Test`] is a name and a function that gives a [`Tally`]. Tests run on as many threads as
+//! there are CPUs; each prints one line when it ends, with the cause and the log when it failed.
+//! The last line of all is `N passed, N failed`.
+
+mod bad_input;
+mod boot;
+mod cost;
+mod demonstration;
+mod mini_host;
+mod shell;
+mod unit;
+
+use crate::build::{Products, Workspace};
+use crate::console::Console;
+use crate::machine::{Boot, Machine, Modules};
+use anyhow::{Result, bail};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+pub(crate) use demonstration::run_demo;
+pub(crate) use unit::cargo_test;
+
+/// A guard against hangs. Longer than anything takes even on a loaded machine.
+const GUARD: Duration = Duration::from_secs(240);
+
+/// How many passed and how many failed.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Tests that passed.
+    pub(crate) passed: u32,
+    /// Tests that failed.
+    pub(crate) failed: u32,
+}
+
+impl Tally {
+    /// One test that passed.
+    pub(crate) const PASS: Self = Self {
+        passed: 1,
+        failed: 0,
+    };
+    /// One test that failed.
+    pub(crate) const FAIL: Self = Self {
+        passed: 0,
+        failed: 1,
+    };
+
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+
+    /// Prints the line that everything ends with; an error if something failed.
+    pub(crate) fn conclude(self) -> Result<()> {
+        println!("{} passed, {} failed", self.passed, self.failed);
+        if self.failed > 0 || self.passed == 0 {
+            bail!("");
+        }
+        Ok(())
+    }
+}
+
+/// What tests work on.
+pub(crate) struct Bench {
+    workspace: Workspace,
+    products: Products,
+}
+
+/// What a test does.
+type Body = Box<dyn FnOnce(&Bench) -> Result<Tally> + Send>;
+
+/// A test by its name.
+pub(crate) struct Test {
+    name: String,
+    run: Body,
+}
+
+impl Test {
+    /// A test that counts as one.
+    pub(crate) fn one(
+        name: impl Into<String>,
+        run: impl FnOnce(&Bench) -> Result<()> + Send + 'static,
+    ) -> Self {
+        Self::many(name, |bench| run(bench).map(|()| Tally::PASS))
+    }
+
+    /// A test that counts its parts.
+    pub(crate) fn many(
+        name: impl Into<String>,
+        run: impl FnOnce(&Bench) -> Result<Tally> + Send + 'static,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            run: Box::new(run),
+        }
+    }
+}
+
+impl Bench {
+    /// A bench with everything built.
+    pub(crate) fn new(workspace: Workspace) -> Result<Self> {
+        let products = Products::build(&workspace)?;
+        Ok(Self {
+            workspace,
+            products,
+        })
+    }
+
+    /// The host under Pinfold, with a task on its command line.
+    fn host(&self, task: &str) -> Machine {
+        self.host_with(&format!("task={task}"))
+    }
+
+    /// The host under Pinfold, with arguments for its kernel.
+    fn host_with(&self, arguments: &str) -> Machine {
+        Machine::new(Boot::Hypervisor {
+            image: self.products.pinfold.clone(),
+            host: Some(Modules {
+                kernel: self.products.host_kernel.clone(),
+                initramfs: Some(self.products.host_initramfs.clone()),
+                arguments: format!("console=ttyAMA0 panic=-1 {arguments}"),
+            }),
+        })
+    }
+
+    fn console(&self, machine: &Machine, name: &str) -> Result<Console> {
+        let name: String = name
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+            .collect();
+        Console::start(machine, &self.workspace.out(&format!("logs/{name}.log"))?)
+    }
+}
+
+/// Runs every test whose name contains the filter.
+pub(crate) fn run(workspace: Workspace, filter: &str) -> Result<()> {
+    let bench = match Bench::new(workspace) {
+        Ok(bench) => bench,
+        Err(error) => {
+            println!("FAIL  build: {error:#}");
+            return Tally::FAIL.conclude();
+        }
+    };
+    let mut tests = Vec::new();
+    tests.extend(unit::tests());
+    tests.extend(mini_host::tests());
+    tests.extend(boot::tests());
+    tests.extend(bad_input::tests());
+    tests.extend(shell::tests());
+    tests.extend(cost::tests());
+    tests.extend(demonstration::tests());
+    tests.retain(|test| test.name.contains(filter));
+    run_all(&bench, tests).conclude()
+}
+
+fn run_all(bench: &Bench, tests: Vec<Test>) -> Tally {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let waiting = Mutex::new(tests.into_iter());
+    let total = Mutex::new(Tally::default());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(test) = next(&waiting) {
+                    let tally = run_one(bench, test);
+                    if let Ok(mut total) = total.lock() {
+                        total.add(tally);
+                    }
+                }
+            });
+        }
+    });
+    total.into_inner().unwrap_or(Tally::FAIL)
+}
+
+fn next(waiting: &Mutex<impl Iterator<Item = Test>>) -> Option<Test> {
+    waiting.lock().ok()?.next()
+}
+
+fn run_one(bench: &Bench, test: Test) -> Tally {
+    let begun = Instant::now();
+    let result = (test.run)(bench);
+    let seconds = begun.elapsed().as_secs_f32();
+    match result {
+        Ok(tally) => {
+            let word = if tally.failed == 0 { "ok  " } else { "FAIL" };
+            println!("{word}  {} ({seconds:.1} s)", test.name);
+            tally
+        }
+        Err(error) => {
+            println!("FAIL  {} ({seconds:.1} s): {error:#}", test.name);
+            Tally::FAIL
+        }
+    }
+}
