@@ -7,6 +7,7 @@
 use crate::exit::Access;
 use crate::owned::Owned;
 use crate::vgic::ListRegisters;
+use crate::vm::VmHandle;
 
 /// PSTATE at reset and after `CPU_ON`: `EL1h`, all of DAIF masked (DDI 0487 D1.2.3; PSCI DEN0022 6.4).
 pub const RESET_PSTATE: u64 = 0x3c5;
@@ -314,7 +315,7 @@ impl VcpuExit {
 #[derive(Debug)]
 pub struct LoadedVcpu {
     /// Handle of the VM.
-    pub(crate) vm: u64,
+    pub(crate) vm: VmHandle,
     /// Its index there.
     pub(crate) index: u8,
     /// The vCPU itself.

@@ -209,3 +209,6 @@ impl Vgic {
 /// An INTID that is no SPI of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoSuchInterrupt;
+
+#[cfg(test)]
+mod tests;
