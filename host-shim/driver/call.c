@@ -10,7 +10,7 @@
 #include <linux/of.h>
 #include <linux/printk.h>
 
-#include "pinfold.h"
+#include "driver.h"
 
 /* How often a call is tried again while EL2 asks for more pool frames. */
 #define PINFOLD_POOL_TRIES	16

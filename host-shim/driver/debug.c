@@ -19,7 +19,7 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
-#include "pinfold.h"
+#include "driver.h"
 
 #define PINFOLD_MAX_EXTRA_PINS	1024
 
@@ -244,9 +244,17 @@ static long pinfold_debug_call(struct pinfold_debug *debug, struct pinfold_call 
 /* Read or write where the access may abort. */
 static long pinfold_touch_nofault(u64 *where, struct pinfold_touch *args)
 {
+	pagefault_disable();
 	if (args->flags & PINFOLD_TOUCH_WRITE)
-		return copy_to_kernel_nofault(where, &args->value, sizeof(*where));
-	return copy_from_kernel_nofault(&args->value, where, sizeof(*where));
+		__put_kernel_nofault(where, &args->value, u64, fault);
+	else
+		__get_kernel_nofault(&args->value, where, u64, fault);
+	pagefault_enable();
+	return 0;
+
+fault:
+	pagefault_enable();
+	return -EFAULT;
 }
 
 /* Read or write as the kernel would by mistake. */

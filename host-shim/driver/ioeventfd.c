@@ -6,7 +6,7 @@
 #include <linux/eventfd.h>
 #include <linux/slab.h>
 
-#include "pinfold.h"
+#include "driver.h"
 
 /* As many as KVM's buses hold devices. */
 #define PINFOLD_MAX_IOEVENTFDS	1000

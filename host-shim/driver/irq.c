@@ -8,7 +8,7 @@
  */
 #include <linux/sched.h>
 
-#include "pinfold.h"
+#include "driver.h"
 
 /**
  * pinfold_vcpu_kick - make a vCPU look for something new

@@ -13,7 +13,7 @@
 #include <linux/slab.h>
 #include <linux/workqueue.h>
 
-#include "pinfold.h"
+#include "driver.h"
 
 /**
  * struct pinfold_irqfd - one eventfd that is listened to

@@ -7,7 +7,7 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 
-#include "pinfold.h"
+#include "driver.h"
 
 /**
  * pinfold_check_extension - KVM_CHECK_EXTENSION, on /dev/kvm and on a VM

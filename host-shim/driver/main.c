@@ -9,8 +9,10 @@
 #include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/pfn.h>
+#include <linux/sched.h>
+#include <asm/virt.h>
 
-#include "pinfold.h"
+#include "driver.h"
 
 atomic64_t pinfold_counts[PINFOLD_COUNT_END];
 

@@ -3,8 +3,8 @@
  * The life of a guest's page, as the host sees it:
  *
  *	nothing -> pinned exclusively -> isolated -> recorded -> donated
- *	donated <-> shared (the guest decides): then the page is back in the
- *		kernel's hands, under an ordinary pin
+ *	shared with the host and back, as the guest decides: while it is, the
+ *		page is in the kernel's hands, under an ordinary pin
  *	donated or shared -> reclaimed -> back in the kernel's hands -> unpinned
  *
  * A page is in vm->pages exactly while EL2 may hold it.  What EL2 does not
@@ -16,7 +16,7 @@
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
 
-#include "pinfold.h"
+#include "driver.h"
 
 /* The guest shares this page with the host. */
 #define PINFOLD_PAGE_SHARED	XA_MARK_1

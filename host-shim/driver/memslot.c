@@ -6,7 +6,7 @@
 #include <linux/mm.h>
 #include <linux/uaccess.h>
 
-#include "pinfold.h"
+#include "driver.h"
 
 static bool pinfold_slots_overlap(struct pinfold_vm *vm, unsigned int except, u64 gfn, u64 nr)
 {

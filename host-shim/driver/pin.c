@@ -7,7 +7,7 @@
 #include <linux/exclusive_pin.h>
 #include <linux/mm.h>
 
-#include "pinfold.h"
+#include "driver.h"
 
 /*
  * A passing reference (an LRU batch, a reader of the page cache) delays an

@@ -8,7 +8,7 @@
 #include <linux/gfp.h>
 #include <linux/mm.h>
 
-#include "pinfold.h"
+#include "driver.h"
 
 /* The set of frames that EL2 has, by PFN. */
 static DEFINE_XARRAY(pinfold_pool);

@@ -8,7 +8,7 @@
 #include <asm/ptrace.h>
 #include <asm/sysreg.h>
 
-#include "pinfold.h"
+#include "driver.h"
 
 #define PINFOLD_CORE_REG(name) \
 	(KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE | KVM_REG_ARM_CORE_REG(name))

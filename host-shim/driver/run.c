@@ -12,7 +12,7 @@
 #include <linux/vtime.h>
 #include <asm/barrier.h>
 
-#include "pinfold.h"
+#include "driver.h"
 
 /*
  * Let the guest run, unless there is a reason not to.
@@ -33,7 +33,7 @@ static bool pinfold_enter(struct pinfold_vcpu *vcpu, struct arm_smccc_1_2_regs *
 		vtime_account_guest_enter();
 		*status = pinfold_call(regs);
 	}
-	smp_store_release(&vcpu->in_guest, false);
+	WRITE_ONCE(vcpu->in_guest, false);
 
 	if (enter) {
 		/* A tick that ended the turn is still the guest's time. */

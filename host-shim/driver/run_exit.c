@@ -7,7 +7,7 @@
 #include <linux/mm.h>
 #include <asm/arch_timer.h>
 
-#include "pinfold.h"
+#include "driver.h"
 
 /* A vCPU that waits looks up at least once an hour. */
 #define PINFOLD_LONGEST_WAIT	3600

@@ -9,7 +9,7 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
-#include "pinfold.h"
+#include "driver.h"
 
 /* The vCPU features that mainline knows, and those that are offered here. */
 #define PINFOLD_FEATURES_KNOWN	GENMASK(KVM_ARM_VCPU_HAS_EL2, 0)

@@ -10,7 +10,7 @@
 #include <linux/sizes.h>
 #include <linux/uaccess.h>
 
-#include "pinfold.h"
+#include "driver.h"
 
 /* KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION's value: Documentation/virt/kvm/devices/arm-vgic-v3.rst */
 #define PINFOLD_REGION_INDEX	GENMASK_ULL(11, 0)

@@ -10,7 +10,7 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
-#include "pinfold.h"
+#include "driver.h"
 
 /* Android's KVM_CAP_ARM_PROTECTED_VM: the flags say what is asked for. */
 #define PINFOLD_PROTECTED_VM_SET_FW_IPA	0

@@ -9,7 +9,7 @@
 #include <linux/delay.h>
 #include <linux/mm.h>
 
-#include "pinfold.h"
+#include "driver.h"
 
 #define PINFOLD_TEARDOWN_TRIES	50
 

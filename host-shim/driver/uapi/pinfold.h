@@ -9,6 +9,7 @@
 #ifndef _UAPI_PINFOLD_H
 #define _UAPI_PINFOLD_H
 
+#include <linux/const.h>
 #include <linux/ioctl.h>
 #include <linux/types.h>
 
@@ -45,9 +46,9 @@ struct pinfold_pin {
 	__u32 cookie;
 };
 
-#define PINFOLD_TOUCH_WRITE	(1 << 0)	/* write @value instead of reading */
-#define PINFOLD_TOUCH_NOFAULT	(1 << 1)	/* answer EFAULT if the access aborts */
-#define PINFOLD_TOUCH_COOKIE	(1 << 2)	/* @frame is a cookie, not a PFN */
+#define PINFOLD_TOUCH_WRITE	_BITUL(0)	/* write @value instead of reading */
+#define PINFOLD_TOUCH_NOFAULT	_BITUL(1)	/* answer EFAULT if the access aborts */
+#define PINFOLD_TOUCH_COOKIE	_BITUL(2)	/* @frame is a cookie, not a PFN */
 
 /**
  * struct pinfold_touch - make the kernel read or write eight bytes of a frame

@@ -10,8 +10,8 @@
  *	vm->irqfd_lock, vm->ioeventfd_lock, vm->irq_lock, vcpu->kick_lock
  * The last line is taken with interrupts off or from interrupts.
  */
-#ifndef _PINFOLD_H
-#define _PINFOLD_H
+#ifndef _PINFOLD_DRIVER_H
+#define _PINFOLD_DRIVER_H
 
 #include <linux/arm-smccc.h>
 #include <linux/bitmap.h>
@@ -270,4 +270,4 @@ static inline void pinfold_count(enum pinfold_count which, s64 by)
 	atomic64_add(by, &pinfold_counts[which]);
 }
 
-#endif /* _PINFOLD_H */
+#endif /* _PINFOLD_DRIVER_H */
