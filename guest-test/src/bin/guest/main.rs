@@ -1,0 +1,83 @@
+//! The guest: a bare-metal image that runs one test inside a protected VM and reports through the test port.
+//!
+//! x0 is the boot page (`guest_test::port::BootPage`), which names the test. The verdict goes to the port, then PSCI SYSTEM_OFF.
+//! Invariant: the guest trusts nobody; each test judges with its own eyes what the hypervisor did to it.
+
+#![no_std]
+#![no_main]
+
+mod calls;
+mod devices;
+mod faults;
+mod interrupts;
+mod registers;
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use guest_test::bytes;
+use guest_test::port::{self, BootPage};
+use guest_test::smccc::{self, psci};
+use guest_test::tap::{Outcome, Test};
+use guest_test::{line, start};
+
+/// All tests of the guest, by module.
+const SUITES: &[&[Test]] = &[calls::TESTS, devices::TESTS, faults::TESTS, interrupts::TESTS, registers::TESTS];
+
+/// The boot page's parameters.
+static PARAMETERS: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
+
+/// How often a further vCPU came up, and where its context argument ended.
+static SECONDARY: AtomicU64 = AtomicU64::new(0);
+
+/// Where vCPU 0 begins.
+#[unsafe(no_mangle)]
+extern "C" fn image_main(boot_page: u64, _x1: u64, _x2: u64, _x3: u64) -> ! {
+    let page = core::ptr::with_exposed_provenance::<BootPage>(bytes::size(boot_page));
+    // SAFETY: the mini host puts a boot page where x0 says; it is plain words and bytes, whatever they are.
+    let page = unsafe { page.read() };
+    for (place, word) in PARAMETERS.iter().zip(page.parameters) {
+        place.store(word, Ordering::Relaxed);
+    }
+    let name = page.test().unwrap_or("");
+    match SUITES.iter().copied().flatten().find(|test| test.name == name) {
+        Some(test) => conclude(test.name, &(test.run)()),
+        None => {
+            line!("no test is named {name:?}");
+            port::verdict(false);
+        }
+    }
+    off()
+}
+
+fn conclude(name: &str, outcome: &Outcome) {
+    if let Err(failure) = outcome {
+        line!("{name}: {}", failure.reason());
+    }
+    port::verdict(outcome.is_ok());
+}
+
+/// Where further vCPUs begin: they say so and go.
+#[unsafe(no_mangle)]
+extern "C" fn secondary_main(index: u64) -> ! {
+    SECONDARY.fetch_add(1 << 32 | index, Ordering::SeqCst);
+    interrupts::greet_first_cpu();
+    let _answer = smccc::hvc(psci::CPU_OFF, &[]);
+    start::park()
+}
+
+/// A parameter from the boot page.
+fn parameter(index: usize) -> u64 {
+    PARAMETERS.get(index).map_or(0, |word| word.load(Ordering::Relaxed))
+}
+
+fn off() -> ! {
+    let _answer = smccc::hvc(psci::SYSTEM_OFF, &[]);
+    start::park()
+}
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    line!("{info}");
+    port::verdict(false);
+    off()
+}

@@ -1,0 +1,64 @@
+//! The mini host: a bare-metal EL1 image that takes Linux's place under Pinfold and tests every hypercall.
+//!
+//! It takes a device tree in x0 (bootargs `test=<part of a name>` chooses tests) and the guest image as the initrd, keeps a pin table of its own,
+//! makes VMs, prints TAP on the PL011, and ends with PSCI SYSTEM_OFF. Started without Pinfold it says so and ends.
+//!
+//! Invariant: each test leaves frames, pins, pool and VMs as it found them, also when it fails.
+
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod calls;
+mod folio;
+mod frames;
+mod heap;
+mod micro;
+mod platform;
+mod pool;
+mod smp;
+mod suites;
+mod vm;
+
+use guest_test::smccc::{self, psci};
+use guest_test::{gic, line, start, tap};
+
+/// Where CPU 0 begins: x0 is the device tree.
+#[unsafe(no_mangle)]
+extern "C" fn image_main(device_tree: u64, _x1: u64, _x2: u64, _x3: u64) -> ! {
+    heap::install();
+    if let Err(missing) = platform::read(device_tree) {
+        line!("Bail out! {missing}");
+        off();
+    }
+    line!("# mini host at EL{}, device tree at {device_tree:#x}", start::exception_level());
+    if !calls::pinfold_answers() {
+        line!("Bail out! no Pinfold answers the UUID call; start this image under pinfold.img, see guest-test/README.md");
+        off();
+    }
+    gic::start(0);
+    gic::enable(0, guest_test::timer::PHYSICAL_INTID);
+    let filter = platform::machine().option("test=").unwrap_or("");
+    tap::run(suites::ALL, filter);
+    off()
+}
+
+/// Where further CPUs begin.
+#[unsafe(no_mangle)]
+extern "C" fn secondary_main(index: u64) -> ! {
+    smp::serve(index)
+}
+
+/// Ends the machine.
+fn off() -> ! {
+    let _answer = smccc::smc(psci::SYSTEM_OFF, &[]);
+    line!("# PSCI SYSTEM_OFF came back");
+    start::park()
+}
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    line!("Bail out! {info}");
+    off()
+}
