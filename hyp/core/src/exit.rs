@@ -33,8 +33,8 @@ pub enum Exit {
     Timer,
     /// The list registers want attention (PPI 25).
     Maintenance,
-    /// A physical `SError`; it is nobody's but the machine's.
-    SystemError,
+    /// A physical `SError`; the value is the ESR without operands.
+    SystemError(u64),
     /// The guest waits: `WFI` or `WFIT`.
     WaitForInterrupt,
     /// The guest waits: `WFE` or `WFET`.
@@ -51,8 +51,9 @@ pub enum Exit {
     InstructionAbort(Fault),
     /// An instruction that protected guests do not have: SVE, SME, pointer authentication that is hidden, `LD64B`, `ERET` under NV, `MOPS` out of order.
     Undefined,
-    /// A class that cannot come from a protected guest (`AArch32`, same-EL classes, illegal state): the vCPU crashed.
-    Unexpected,
+    /// A class that cannot come from a protected guest (`AArch32`, same-EL classes, illegal state): the vCPU crashed. The value is the ESR
+    /// without operands.
+    Unexpected(u64),
 }
 
 /// How the guest called, and so where its PC stands: after an `HVC`, on an `SMC` (DDI 0487 D1.3.6).
@@ -93,6 +94,8 @@ pub enum FaultKind {
 pub struct Fault {
     /// Intermediate physical address (of the page only when `table_walk`).
     pub ipa: u64,
+    /// The guest's own address.
+    pub address: u64,
     /// The kind of abort.
     pub kind: FaultKind,
     /// The access was the walk of the guest's own stage-1 tables.
@@ -176,7 +179,7 @@ impl Exit {
             class::PAUTH | class::LS64 | class::SVE | class::ERET | class::SME | class::MOPS => {
                 Self::Undefined
             }
-            _ => Self::Unexpected,
+            _ => Self::Unexpected(syndrome.without_operands()),
         }
     }
 
@@ -223,11 +226,7 @@ impl Fault {
             0b01_0000 | 0b01_0010..=0b01_0111 => FaultKind::External,
             _ => FaultKind::Other,
         };
-        Self {
-            ipa: page | offset,
-            kind,
-            table_walk,
-        }
+        Self { ipa: page | offset, address: syndrome.far, kind, table_walk }
     }
 }
 
@@ -321,14 +320,7 @@ mod tests {
         else {
             panic!("not a data abort");
         };
-        assert_eq!(
-            abort.fault,
-            Fault {
-                ipa: 0x90_0678,
-                kind: FaultKind::Translation,
-                table_walk: false
-            }
-        );
+        assert_eq!(abort.fault, Fault { ipa: 0x90_0678, address: 0xffff_8000_1234_5678, kind: FaultKind::Translation, table_walk: false });
         let access = abort.access.unwrap();
         assert_eq!(
             (access.ipa, access.width, access.write, access.register),
@@ -365,7 +357,7 @@ mod tests {
             for iss in [0, 1, 0x1ff_ffff, 0xaa_aaaa, 0x155_5555] {
                 let exit = Exit::decode(syndrome(class, iss));
                 if class == 0 || class > 0x27 {
-                    assert_eq!(exit, Exit::Unexpected);
+                    assert!(matches!(exit, Exit::Unexpected(_)));
                 }
             }
         }

@@ -5,9 +5,12 @@
 //! runs. A vCPU that runs is *moved* out of its VM into a [`LoadedVcpu`], so it cannot be loaded twice.
 
 use crate::exit::Access;
+use crate::hypervisor::CallRegisters;
+use crate::injection::Injection;
 use crate::owned::Owned;
 use crate::vgic::ListRegisters;
 use crate::vm::VmHandle;
+use pinfold_abi::{ExitReason, SMCCC_SUCCESS, Status};
 
 /// PSTATE at reset and after `CPU_ON`: `EL1h`, all of DAIF masked (DDI 0487 D1.2.3; PSCI DEN0022 6.4).
 pub const RESET_PSTATE: u64 = 0x3c5;
@@ -137,15 +140,6 @@ pub enum Awaited {
     Load(Access),
     /// Leave to unshare: 0 executes the guest's call again, anything else refuses it.
     Unshare,
-}
-
-/// An exception that the guest takes before its next instruction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Injection {
-    /// `ESR_EL1`.
-    pub esr: u64,
-    /// `FAR_EL1`, where the exception has one.
-    pub far: Option<u64>,
 }
 
 /// A virtual CPU between two runs.
@@ -290,23 +284,32 @@ impl VcpuExit {
     #[must_use]
     pub fn words(self) -> [u64; 4] {
         match self {
-            Self::Interrupt => [0, 0, 0, 0],
-            Self::WaitForInterrupt { deadline } => [1, deadline, 0, 0],
+            Self::Interrupt => [ExitReason::Interrupt.number(), 0, 0, 0],
+            Self::WaitForInterrupt { deadline } => [ExitReason::Wfi.number(), deadline, 0, 0],
             Self::MemoryFault {
                 gfn,
                 write,
                 execute,
-            } => [2, gfn, u64::from(write) | u64::from(execute) << 1, 0],
-            Self::MmioRead { ipa, width } => [3, ipa, u64::from(width), 0],
-            Self::MmioWrite { ipa, width, value } => [4, ipa, u64::from(width), value],
-            Self::Shared { gfn, count } => [5, gfn, count, 0],
-            Self::UnshareRequest { gfn, count } => [6, gfn, count, 0],
-            Self::CpuOn { index } => [7, u64::from(index), 0, 0],
-            Self::PoweredOff => [8, 0, 0, 0],
-            Self::SystemOff => [9, 0, 0, 0],
-            Self::SystemReset { kind } => [10, kind, 0, 0],
-            Self::Crashed { esr } => [11, esr, 0, 0],
-            Self::Kick { vcpus } => [12, vcpus, 0, 0],
+            } => [ExitReason::MemoryFault.number(), gfn, u64::from(write) | u64::from(execute) << 1, 0],
+            Self::MmioRead { ipa, width } => [ExitReason::MmioRead.number(), ipa, u64::from(width), 0],
+            Self::MmioWrite { ipa, width, value } => [ExitReason::MmioWrite.number(), ipa, u64::from(width), value],
+            Self::Shared { gfn, count } => [ExitReason::Shared.number(), gfn, count, 0],
+            Self::UnshareRequest { gfn, count } => [ExitReason::UnshareRequest.number(), gfn, count, 0],
+            Self::CpuOn { index } => [ExitReason::CpuOn.number(), u64::from(index), 0, 0],
+            Self::PoweredOff => [ExitReason::PoweredOff.number(), 0, 0, 0],
+            Self::SystemOff => [ExitReason::SystemOff.number(), 0, 0, 0],
+            Self::SystemReset { kind } => [ExitReason::SystemReset.number(), kind, 0, 0],
+            Self::Crashed { esr } => [ExitReason::Crashed.number(), esr, 0, 0],
+            Self::Kick { vcpus } => [ExitReason::Kick.number(), vcpus, 0, 0],
+        }
+    }
+
+    /// Puts it into the registers of the host that called `VCPU_RUN`: x0 and x1 say success.
+    pub fn report(self, registers: &mut CallRegisters) {
+        let [reason, first, second, third] = self.words();
+        let results = [SMCCC_SUCCESS, Status::Ok.number(), reason, first, second, third];
+        for (register, result) in registers.x.iter_mut().zip(results) {
+            *register = result;
         }
     }
 }
@@ -324,6 +327,8 @@ pub struct LoadedVcpu {
     pub translation: u64,
     /// `VMPIDR_EL2`.
     pub affinity: u64,
+    /// The list registers in `vcpu` are not those of the hardware any more.
+    pub lists_changed: bool,
     /// Another vCPU of this VM ran here last, so that TLB and instruction cache may hold its private view.
     pub stale: bool,
 }

@@ -1,0 +1,396 @@
+//! Running a vCPU: from the host's `VCPU_RUN` to the words that it gets back.
+//!
+//! `begin_run` moves a vCPU out of its VM, `prepare_entry` gives it its interrupts, `guest_exit` decides about each exit,
+//! `finish_run` moves it back. Between them EL2 switches worlds and holds no lock.
+//!
+//! | exit | decided here | the host learns |
+//! |---|---|---|
+//! | interrupt of the host | nothing | that there was one |
+//! | virtual timer, list registers | inject, resume | nothing |
+//! | `WFI` | resume if an interrupt waits | when the timer fires |
+//! | call | answer, share, PSCI | of sharing: the GFN; of PSCI: what to schedule |
+//! | vGIC access, trapped register | emulate, or an exception for the guest | whom to kick |
+//! | abort in guest RAM | nothing | the GFN |
+//! | abort elsewhere | nothing | address and width; of a store the value |
+//!
+//! Invariant: PC points to the instruction to execute next, whenever a vCPU is not running.
+
+use crate::addr::{FRAME_SHIFT, Gfn, Ipa};
+use crate::call::guest::{GuestCall, INVALID_PARAMETER, NOT_SUPPORTED, SUCCESS};
+use crate::exit::{Access, Conduit, DataAbort, Exit, Fault, FaultKind, RegisterAccess};
+use crate::hypervisor::{CallRegisters, Hypervisor};
+use crate::id_registers::Processor;
+use crate::machine::Machine;
+use crate::psci::{Power, PsciCall, PsciOutcome, SystemEvent};
+use crate::refusal::Refusal;
+use crate::sysreg::Answer;
+use crate::injection::Injection;
+use crate::vcpu::{Awaited, GuestContext, LoadedVcpu, Vcpu, VcpuExit};
+use crate::vgic::Vgic;
+use crate::vm::{Vm, VmHandle};
+
+/// What a `VCPU_RUN` starts.
+#[derive(Debug)]
+pub enum RunStart {
+    /// A run.
+    Enter(LoadedVcpu),
+    /// Nothing: there is a reason to stop already.
+    Stop(VcpuExit),
+}
+
+/// What follows from an exit of a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resumption {
+    /// Enter the guest again.
+    Guest,
+    /// Give the guest the FP/SIMD registers, and enter it again.
+    GuestWithFloatingPoint,
+    /// Go back to the host.
+    Host(VcpuExit),
+}
+
+impl<M: Machine> Hypervisor<M> {
+    /// Moves vCPU `index` of the VM `handle` out to run on processor `cpu`; `answer` is for its last exit.
+    pub fn begin_run(&mut self, handle: VmHandle, index: u64, answer: u64, cpu: usize) -> Result<RunStart, Refusal> {
+        let vm = self.vms.get(handle)?.expect_live()?;
+        let slot = usize::try_from(index).map_err(|_| Refusal::NoSuchVcpu)?;
+        let index = u8::try_from(index).map_err(|_| Refusal::NoSuchVcpu)?;
+        let mut vcpu = vm.vcpus.load(slot)?;
+        if let Some(stop) = reason_to_stop(vm, slot, &mut vcpu) {
+            vm.vcpus.unload(slot, vcpu);
+            return Ok(RunStart::Stop(stop));
+        }
+        vcpu.accept(answer);
+        vcpu.ran = true;
+        Ok(RunStart::Enter(LoadedVcpu {
+            vm: handle,
+            index,
+            vcpu,
+            translation: vm.memory.translation(),
+            lists_changed: true,
+            affinity: AFFINITY_RES1 | u64::from(index),
+            stale: vm.vcpus.enters(cpu, index),
+        }))
+    }
+
+    /// Gives a vCPU its interrupts, once before its first entry; `now` is `CNTVCT_EL0`.
+    pub fn prepare_entry(&mut self, loaded: &mut LoadedVcpu, processor: &Processor, now: u64) {
+        let Ok(vm) = self.vms.get(loaded.vm) else { return };
+        let due = loaded.vcpu.context.timer.is_due(now);
+        vm.vcpus.vgic.set_timer(loaded.index, due);
+        vm.vcpus.vgic.fill(loaded.index, &mut loaded.vcpu.lists, processor.list_registers);
+    }
+
+    /// Decides what follows from `exit`. List registers in use are in `loaded`, and are taken from there again.
+    pub fn guest_exit(&mut self, loaded: &mut LoadedVcpu, exit: Exit, processor: &Processor) -> Resumption {
+        match exit {
+            Exit::Interrupt => Resumption::Host(VcpuExit::Interrupt),
+            Exit::FloatingPoint => Resumption::GuestWithFloatingPoint,
+            Exit::Timer => self.interrupts(loaded, processor, |vgic, vcpu| vgic.set_timer(vcpu, true)),
+            Exit::Maintenance => self.interrupts(loaded, processor, |_, _| {}),
+            Exit::WaitForInterrupt => self.wait(loaded, processor),
+            Exit::WaitForEvent => {
+                loaded.vcpu.context.skip_instruction();
+                Resumption::Guest
+            }
+            Exit::Call(conduit) => self.call(loaded, conduit, processor),
+            Exit::SystemRegister(access) => self.register(loaded, access, processor),
+            Exit::DataAbort(abort) => self.data_abort(loaded, abort, processor),
+            Exit::InstructionAbort(fault) => self.instruction_abort(loaded, fault),
+            Exit::Undefined => loaded.inject(Injection::undefined()),
+            Exit::SystemError(esr) | Exit::Unexpected(esr) => loaded.crash(esr),
+        }
+    }
+
+    /// Moves a vCPU back into its VM and tells the host why it stopped.
+    pub fn finish_run(&mut self, loaded: LoadedVcpu, exit: VcpuExit, registers: &mut CallRegisters) {
+        let LoadedVcpu { vm, index, mut vcpu, .. } = loaded;
+        let exit = match exit {
+            // Known only now that the timer's registers are saved.
+            VcpuExit::WaitForInterrupt { .. } => {
+                VcpuExit::WaitForInterrupt { deadline: vcpu.context.timer.deadline() }
+            }
+            other => other,
+        };
+        exit.report(registers);
+        if let Ok(vm) = self.vms.get(vm) {
+            vm.vcpus.vgic.drain(index, &mut vcpu.lists);
+            vm.vcpus.unload(usize::from(index), vcpu);
+        }
+    }
+
+    /// Lets `change` act on the interrupt controller, then gives the vCPU its interrupts again.
+    fn interrupts<T>(
+        &mut self,
+        loaded: &mut LoadedVcpu,
+        processor: &Processor,
+        change: impl FnOnce(&mut Vgic, u8) -> T,
+    ) -> Resumption
+    where
+        T: Kicked,
+    {
+        let Ok(vm) = self.vms.get(loaded.vm) else { return loaded.crash(0) };
+        let vgic = &mut vm.vcpus.vgic;
+        vgic.drain(loaded.index, &mut loaded.vcpu.lists);
+        let kicked = change(vgic, loaded.index).kicked() & !(1 << loaded.index);
+        vgic.fill(loaded.index, &mut loaded.vcpu.lists, processor.list_registers);
+        loaded.lists_changed = true;
+        if kicked == 0 { Resumption::Guest } else { Resumption::Host(VcpuExit::Kick { vcpus: kicked }) }
+    }
+
+    fn wait(&mut self, loaded: &mut LoadedVcpu, processor: &Processor) -> Resumption {
+        loaded.vcpu.context.skip_instruction();
+        self.standby(loaded, processor)
+    }
+
+    /// Waits unless an interrupt is there already.
+    fn standby(&mut self, loaded: &mut LoadedVcpu, processor: &Processor) -> Resumption {
+        let mut waits = false;
+        let resumption = self.interrupts(loaded, processor, |vgic, vcpu| waits = !vgic.has_deliverable(vcpu));
+        if waits { Resumption::Host(VcpuExit::WaitForInterrupt { deadline: u64::MAX }) } else { resumption }
+    }
+
+    fn call(&mut self, loaded: &mut LoadedVcpu, conduit: Conduit, processor: &Processor) -> Resumption {
+        let context = &mut loaded.vcpu.context;
+        if let Conduit::Smc(_) = conduit {
+            // It trapped, so that PC is on it; from here on both conduits are alike.
+            context.skip_instruction();
+        }
+        match GuestCall::decode(conduit, context.arguments()) {
+            GuestCall::Query(answer) => context.answer(answer),
+            GuestCall::Malformed => context.answer([INVALID_PARAMETER, 0, 0, 0]),
+            GuestCall::Unknown => context.answer([NOT_SUPPORTED, 0, 0, 0]),
+            GuestCall::Psci(call) => return self.power(loaded, call, processor),
+            GuestCall::Share(gfn) => return self.share(loaded, gfn),
+            GuestCall::Unshare(gfn) => return self.unshare(loaded, gfn),
+        }
+        Resumption::Guest
+    }
+
+    fn share(&mut self, loaded: &mut LoadedVcpu, gfn: Gfn) -> Resumption {
+        let Ok(vm) = self.vms.get(loaded.vm) else { return loaded.crash(0) };
+        let context = &mut loaded.vcpu.context;
+        match self.memory.share(&mut vm.memory, gfn) {
+            Ok(()) => {
+                context.answer([SUCCESS, 0, 0, 0]);
+                Resumption::Host(VcpuExit::Shared { gfn: gfn.raw(), count: 1 })
+            }
+            Err(Refusal::NotMapped(_)) if vm.memory.is_ram(gfn) => {
+                context.repeat_call();
+                Resumption::Host(VcpuExit::MemoryFault { gfn: gfn.raw(), write: true, execute: false })
+            }
+            Err(_) => {
+                context.answer([INVALID_PARAMETER, 0, 0, 0]);
+                Resumption::Guest
+            }
+        }
+    }
+
+    fn unshare(&mut self, loaded: &mut LoadedVcpu, gfn: Gfn) -> Resumption {
+        let Ok(vm) = self.vms.get(loaded.vm) else { return loaded.crash(0) };
+        let context = &mut loaded.vcpu.context;
+        match self.memory.unshare(&mut vm.memory, gfn) {
+            Ok(()) => {
+                context.answer([SUCCESS, 0, 0, 0]);
+                Resumption::Guest
+            }
+            Err(Refusal::NotExclusivelyPinned(_) | Refusal::NoPinTable(_)) => {
+                context.repeat_call();
+                loaded.vcpu.awaited = Awaited::Unshare;
+                Resumption::Host(VcpuExit::UnshareRequest { gfn: gfn.raw(), count: 1 })
+            }
+            Err(_) => {
+                context.answer([INVALID_PARAMETER, 0, 0, 0]);
+                Resumption::Guest
+            }
+        }
+    }
+
+    fn power(&mut self, loaded: &mut LoadedVcpu, call: PsciCall, processor: &Processor) -> Resumption {
+        let Ok(vm) = self.vms.get(loaded.vm) else { return loaded.crash(0) };
+        let context = &mut loaded.vcpu.context;
+        match vm.vcpus.power.perform(usize::from(loaded.index), call) {
+            PsciOutcome::Return(value) => {
+                context.answer([value, 0, 0, 0]);
+                Resumption::Guest
+            }
+            PsciOutcome::Started { index } => {
+                context.answer([SUCCESS, 0, 0, 0]);
+                Resumption::Host(VcpuExit::CpuOn { index })
+            }
+            PsciOutcome::Standby => {
+                context.answer([SUCCESS, 0, 0, 0]);
+                self.standby(loaded, processor)
+            }
+            PsciOutcome::Off => Resumption::Host(VcpuExit::PoweredOff),
+            PsciOutcome::System(event) => {
+                vm.vcpus.system = Some(event);
+                Resumption::Host(event.into())
+            }
+        }
+    }
+
+    fn register(&mut self, loaded: &mut LoadedVcpu, access: RegisterAccess, processor: &Processor) -> Resumption {
+        let context = &mut loaded.vcpu.context;
+        let answer = access.answer(processor);
+        if answer == Answer::Undefined {
+            return loaded.inject(Injection::undefined());
+        }
+        context.skip_instruction();
+        match answer {
+            Answer::Value(value) if access.read => context.set_register(access.transfer, value),
+            Answer::Value(_) | Answer::Undefined => {}
+            Answer::SendSgi => {
+                let value = context.register(access.transfer);
+                return self.interrupts(loaded, processor, |vgic, vcpu| vgic.send_sgi(vcpu, value));
+            }
+        }
+        Resumption::Guest
+    }
+
+    fn data_abort(&mut self, loaded: &mut LoadedVcpu, abort: DataAbort, processor: &Processor) -> Resumption {
+        let Ok(vm) = self.vms.get(loaded.vm) else { return loaded.crash(0) };
+        let fault = abort.fault;
+        if fault.kind == FaultKind::Translation && is_ram(vm, fault.ipa) {
+            let write = abort.write || fault.table_walk;
+            return Resumption::Host(VcpuExit::MemoryFault { gfn: fault.ipa >> FRAME_SHIFT, write, execute: false });
+        }
+        if fault.kind == FaultKind::Translation && abort.cache_maintenance {
+            loaded.vcpu.context.skip_instruction();
+            return Resumption::Guest;
+        }
+        let Some(access) = abort.access.filter(|_| fault.kind == FaultKind::Translation) else {
+            return loaded.inject(Injection::data_abort(loaded.vcpu.context.pstate, fault));
+        };
+        loaded.vcpu.context.skip_instruction();
+        if vm.vcpus.vgic.frame(access.ipa).is_some() {
+            return self.vgic_access(loaded, access, processor);
+        }
+        let Access { ipa, width, register, .. } = access;
+        if access.write {
+            let value = loaded.vcpu.context.register(register) & access.mask();
+            return Resumption::Host(VcpuExit::MmioWrite { ipa, width, value });
+        }
+        loaded.vcpu.awaited = Awaited::Load(access);
+        Resumption::Host(VcpuExit::MmioRead { ipa, width })
+    }
+
+    fn vgic_access(&mut self, loaded: &mut LoadedVcpu, access: Access, processor: &Processor) -> Resumption {
+        let stored = loaded.vcpu.context.register(access.register);
+        let mut value = None;
+        let resumption = self.interrupts(loaded, processor, |vgic, vcpu| match vgic.frame(access.ipa) {
+            Some(frame) if access.write => vgic.write(vcpu, frame, access, stored).kick,
+            Some(frame) => {
+                value = Some(vgic.read(frame, access));
+                0
+            }
+            None => 0,
+        });
+        if let Some(value) = value {
+            loaded.vcpu.context.set_register(access.register, access.extend(value));
+        }
+        resumption
+    }
+
+    fn instruction_abort(&mut self, loaded: &mut LoadedVcpu, fault: Fault) -> Resumption {
+        let Ok(vm) = self.vms.get(loaded.vm) else { return loaded.crash(0) };
+        if fault.kind == FaultKind::Translation && is_ram(vm, fault.ipa) {
+            let gfn = fault.ipa >> FRAME_SHIFT;
+            return Resumption::Host(VcpuExit::MemoryFault { gfn, write: fault.table_walk, execute: true });
+        }
+        loaded.inject(Injection::instruction_abort(loaded.vcpu.context.pstate, fault))
+    }
+}
+
+/// Bit 31 of an MPIDR is RES1 (DDI 0487 D24.2.124).
+const AFFINITY_RES1: u64 = 1 << 31;
+
+/// Why vCPU `index` does not run now, if it does not; a vCPU that another one started gets its reset values.
+fn reason_to_stop(vm: &mut Vm, index: usize, vcpu: &mut Vcpu) -> Option<VcpuExit> {
+    if let Some(event) = vm.vcpus.system {
+        return Some(event.into());
+    }
+    if let Some(esr) = vcpu.crashed {
+        return Some(VcpuExit::Crashed { esr });
+    }
+    match vm.vcpus.power.power(index) {
+        Power::Absent | Power::Off => Some(VcpuExit::PoweredOff),
+        Power::Starting { .. } => {
+            if let Some((entry, argument)) = vm.vcpus.power.take_start(index) {
+                *vcpu = Vcpu::started(entry, argument);
+            }
+            None
+        }
+        Power::On => None,
+    }
+}
+
+fn is_ram(vm: &Vm, ipa: u64) -> bool {
+    Ipa::new(ipa).is_some_and(|ipa| vm.memory.is_ram(ipa.frame()))
+}
+
+/// What a change of the interrupt controller asks of other vCPUs.
+trait Kicked {
+    fn kicked(self) -> u64;
+}
+
+impl Kicked for () {
+    fn kicked(self) -> u64 {
+        0
+    }
+}
+
+impl Kicked for u64 {
+    fn kicked(self) -> u64 {
+        self
+    }
+}
+
+impl Vcpu {
+    /// Takes what the host answered to the last exit.
+    fn accept(&mut self, answer: u64) {
+        match core::mem::take(&mut self.awaited) {
+            Awaited::Nothing => {}
+            Awaited::Load(access) => self.context.set_register(access.register, access.extend(answer)),
+            // The call is repeated, and looks at the pin word again.
+            Awaited::Unshare if answer == 0 => {}
+            Awaited::Unshare => {
+                self.context.skip_instruction();
+                self.context.answer([INVALID_PARAMETER, 0, 0, 0]);
+            }
+        }
+    }
+}
+
+impl LoadedVcpu {
+    fn inject(&mut self, injection: Injection) -> Resumption {
+        self.vcpu.injection = Some(injection);
+        Resumption::Guest
+    }
+
+    fn crash(&mut self, esr: u64) -> Resumption {
+        self.vcpu.crashed = Some(esr);
+        Resumption::Host(VcpuExit::Crashed { esr })
+    }
+}
+
+impl GuestContext {
+    fn arguments(&self) -> [u64; 4] {
+        [self.register(0), self.register(1), self.register(2), self.register(3)]
+    }
+
+    fn answer(&mut self, values: [u64; 4]) {
+        for (number, value) in (0..).zip(values) {
+            self.set_register(number, value);
+        }
+    }
+}
+
+impl From<SystemEvent> for VcpuExit {
+    fn from(event: SystemEvent) -> Self {
+        match event {
+            SystemEvent::Off => Self::SystemOff,
+            SystemEvent::Reset(kind) => Self::SystemReset { kind },
+        }
+    }
+}
