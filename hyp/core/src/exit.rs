@@ -226,7 +226,12 @@ impl Fault {
             0b01_0000 | 0b01_0010..=0b01_0111 => FaultKind::External,
             _ => FaultKind::Other,
         };
-        Self { ipa: page | offset, address: syndrome.far, kind, table_walk }
+        Self {
+            ipa: page | offset,
+            address: syndrome.far,
+            kind,
+            table_walk,
+        }
     }
 }
 
@@ -320,7 +325,15 @@ mod tests {
         else {
             panic!("not a data abort");
         };
-        assert_eq!(abort.fault, Fault { ipa: 0x90_0678, address: 0xffff_8000_1234_5678, kind: FaultKind::Translation, table_walk: false });
+        assert_eq!(
+            abort.fault,
+            Fault {
+                ipa: 0x90_0678,
+                address: 0xffff_8000_1234_5678,
+                kind: FaultKind::Translation,
+                table_walk: false
+            }
+        );
         let access = abort.access.unwrap();
         assert_eq!(
             (access.ipa, access.width, access.write, access.register),

@@ -45,7 +45,10 @@ impl Injection {
     /// An instruction that is not there.
     #[must_use]
     pub fn undefined() -> Self {
-        Self { esr: LONG, far: None }
+        Self {
+            esr: LONG,
+            far: None,
+        }
     }
 
     /// The machine did not answer a load or store of a guest in `pstate`.
@@ -62,7 +65,10 @@ impl Injection {
 
     fn external(class: u64, pstate: u64, fault: Fault) -> Self {
         let same_level = u64::from(pstate & pstate::MODE != pstate::EL0T);
-        Self { esr: (class + same_level) << 26 | LONG | EXTERNAL, far: Some(fault.address) }
+        Self {
+            esr: (class + same_level) << 26 | LONG | EXTERNAL,
+            far: Some(fault.address),
+        }
     }
 }
 
@@ -87,7 +93,10 @@ impl ExceptionEntry {
         let kept = pstate & (pstate::NZCV | pstate::DIT | pstate::TCO | pstate::PAN);
         let pan = if sctlr & SPAN == 0 { pstate::PAN } else { 0 };
         let ssbs = if sctlr & DSSBS == 0 { 0 } else { pstate::SSBS };
-        Self { pc: vbar.wrapping_add(offset), pstate: kept | pan | ssbs | pstate::DAIF | pstate::EL1H }
+        Self {
+            pc: vbar.wrapping_add(offset),
+            pstate: kept | pan | ssbs | pstate::DAIF | pstate::EL1H,
+        }
     }
 }
 
@@ -99,23 +108,48 @@ mod tests {
     #[test]
     fn the_vector_depends_on_where_it_came_from() {
         let pc = |mode| ExceptionEntry::synchronous(mode, 0x1000, SPAN).pc;
-        assert_eq!((pc(0b0000), pc(0b0100), pc(0b0101)), (0x1400, 0x1000, 0x1200));
+        assert_eq!(
+            (pc(0b0000), pc(0b0100), pc(0b0101)),
+            (0x1400, 0x1000, 0x1200)
+        );
     }
 
     #[test]
     fn pstate_is_masked_and_keeps_what_it_must() {
-        let entry = ExceptionEntry::synchronous(0xf << 28 | 1 << 20 | 1 << 21 | 0b10 << 10, 0, SPAN);
-        assert_eq!(entry.pstate, 0xf << 28 | 0x3c5, "flags stay; IL, SS and BTYPE go");
+        let entry =
+            ExceptionEntry::synchronous(0xf << 28 | 1 << 20 | 1 << 21 | 0b10 << 10, 0, SPAN);
+        assert_eq!(
+            entry.pstate,
+            0xf << 28 | 0x3c5,
+            "flags stay; IL, SS and BTYPE go"
+        );
         let entry = ExceptionEntry::synchronous(0, 0, DSSBS);
         assert_eq!(entry.pstate, 1 << 22 | 1 << 12 | 0x3c5);
     }
 
     #[test]
     fn an_abort_says_from_which_level() {
-        let fault = Fault { ipa: 0, address: 0x1234, kind: FaultKind::Other, table_walk: false };
+        let fault = Fault {
+            ipa: 0,
+            address: 0x1234,
+            kind: FaultKind::Other,
+            table_walk: false,
+        };
         assert_eq!(Injection::data_abort(0b0000, fault).esr >> 26, 0x24);
         assert_eq!(Injection::data_abort(0b0101, fault).esr >> 26, 0x25);
-        assert_eq!(Injection::instruction_abort(0b0101, fault), Injection { esr: 0x21 << 26 | LONG | 0x10, far: Some(0x1234) });
-        assert_eq!(Injection::undefined(), Injection { esr: LONG, far: None });
+        assert_eq!(
+            Injection::instruction_abort(0b0101, fault),
+            Injection {
+                esr: 0x21 << 26 | LONG | 0x10,
+                far: Some(0x1234)
+            }
+        );
+        assert_eq!(
+            Injection::undefined(),
+            Injection {
+                esr: LONG,
+                far: None
+            }
+        );
     }
 }

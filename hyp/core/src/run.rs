@@ -20,11 +20,11 @@ use crate::call::guest::{GuestCall, INVALID_PARAMETER, NOT_SUPPORTED, SUCCESS};
 use crate::exit::{Access, Conduit, DataAbort, Exit, Fault, FaultKind, RegisterAccess};
 use crate::hypervisor::{CallRegisters, Hypervisor};
 use crate::id_registers::Processor;
+use crate::injection::Injection;
 use crate::machine::Machine;
 use crate::psci::{Power, PsciCall, PsciOutcome, SystemEvent};
 use crate::refusal::Refusal;
 use crate::sysreg::Answer;
-use crate::injection::Injection;
 use crate::vcpu::{Awaited, GuestContext, LoadedVcpu, Vcpu, VcpuExit};
 use crate::vgic::Vgic;
 use crate::vm::{Vm, VmHandle};
@@ -51,7 +51,13 @@ pub enum Resumption {
 
 impl<M: Machine> Hypervisor<M> {
     /// Moves vCPU `index` of the VM `handle` out to run on processor `cpu`; `answer` is for its last exit.
-    pub fn begin_run(&mut self, handle: VmHandle, index: u64, answer: u64, cpu: usize) -> Result<RunStart, Refusal> {
+    pub fn begin_run(
+        &mut self,
+        handle: VmHandle,
+        index: u64,
+        answer: u64,
+        cpu: usize,
+    ) -> Result<RunStart, Refusal> {
         let vm = self.vms.get(handle)?.expect_live()?;
         let slot = usize::try_from(index).map_err(|_| Refusal::NoSuchVcpu)?;
         let index = u8::try_from(index).map_err(|_| Refusal::NoSuchVcpu)?;
@@ -66,7 +72,7 @@ impl<M: Machine> Hypervisor<M> {
             vm: handle,
             index,
             vcpu,
-            translation: vm.memory.translation(),
+            translation: vm.memory.stage2.translation(),
             lists_changed: true,
             affinity: AFFINITY_RES1 | u64::from(index),
             stale: vm.vcpus.enters(cpu, index),
@@ -75,18 +81,31 @@ impl<M: Machine> Hypervisor<M> {
 
     /// Gives a vCPU its interrupts, once before its first entry; `now` is `CNTVCT_EL0`.
     pub fn prepare_entry(&mut self, loaded: &mut LoadedVcpu, processor: &Processor, now: u64) {
-        let Ok(vm) = self.vms.get(loaded.vm) else { return };
+        let Ok(vm) = self.vms.get(loaded.vm) else {
+            return;
+        };
         let due = loaded.vcpu.context.timer.is_due(now);
         vm.vcpus.vgic.set_timer(loaded.index, due);
-        vm.vcpus.vgic.fill(loaded.index, &mut loaded.vcpu.lists, processor.list_registers);
+        vm.vcpus.vgic.fill(
+            loaded.index,
+            &mut loaded.vcpu.lists,
+            processor.list_registers,
+        );
     }
 
     /// Decides what follows from `exit`. List registers in use are in `loaded`, and are taken from there again.
-    pub fn guest_exit(&mut self, loaded: &mut LoadedVcpu, exit: Exit, processor: &Processor) -> Resumption {
+    pub fn guest_exit(
+        &mut self,
+        loaded: &mut LoadedVcpu,
+        exit: Exit,
+        processor: &Processor,
+    ) -> Resumption {
         match exit {
             Exit::Interrupt => Resumption::Host(VcpuExit::Interrupt),
             Exit::FloatingPoint => Resumption::GuestWithFloatingPoint,
-            Exit::Timer => self.interrupts(loaded, processor, |vgic, vcpu| vgic.set_timer(vcpu, true)),
+            Exit::Timer => {
+                self.interrupts(loaded, processor, |vgic, vcpu| vgic.set_timer(vcpu, true))
+            }
             Exit::Maintenance => self.interrupts(loaded, processor, |_, _| {}),
             Exit::WaitForInterrupt => self.wait(loaded, processor),
             Exit::WaitForEvent => {
@@ -103,13 +122,23 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     /// Moves a vCPU back into its VM and tells the host why it stopped.
-    pub fn finish_run(&mut self, loaded: LoadedVcpu, exit: VcpuExit, registers: &mut CallRegisters) {
-        let LoadedVcpu { vm, index, mut vcpu, .. } = loaded;
+    pub fn finish_run(
+        &mut self,
+        loaded: LoadedVcpu,
+        exit: VcpuExit,
+        registers: &mut CallRegisters,
+    ) {
+        let LoadedVcpu {
+            vm,
+            index,
+            mut vcpu,
+            ..
+        } = loaded;
         let exit = match exit {
             // Known only now that the timer's registers are saved.
-            VcpuExit::WaitForInterrupt { .. } => {
-                VcpuExit::WaitForInterrupt { deadline: vcpu.context.timer.deadline() }
-            }
+            VcpuExit::WaitForInterrupt { .. } => VcpuExit::WaitForInterrupt {
+                deadline: vcpu.context.timer.deadline(),
+            },
             other => other,
         };
         exit.report(registers);
@@ -129,13 +158,23 @@ impl<M: Machine> Hypervisor<M> {
     where
         T: Kicked,
     {
-        let Ok(vm) = self.vms.get(loaded.vm) else { return loaded.crash(0) };
+        let Ok(vm) = self.vms.get(loaded.vm) else {
+            return loaded.crash(0);
+        };
         let vgic = &mut vm.vcpus.vgic;
         vgic.drain(loaded.index, &mut loaded.vcpu.lists);
         let kicked = change(vgic, loaded.index).kicked() & !(1 << loaded.index);
-        vgic.fill(loaded.index, &mut loaded.vcpu.lists, processor.list_registers);
+        vgic.fill(
+            loaded.index,
+            &mut loaded.vcpu.lists,
+            processor.list_registers,
+        );
         loaded.lists_changed = true;
-        if kicked == 0 { Resumption::Guest } else { Resumption::Host(VcpuExit::Kick { vcpus: kicked }) }
+        if kicked == 0 {
+            Resumption::Guest
+        } else {
+            Resumption::Host(VcpuExit::Kick { vcpus: kicked })
+        }
     }
 
     fn wait(&mut self, loaded: &mut LoadedVcpu, processor: &Processor) -> Resumption {
@@ -146,11 +185,22 @@ impl<M: Machine> Hypervisor<M> {
     /// Waits unless an interrupt is there already.
     fn standby(&mut self, loaded: &mut LoadedVcpu, processor: &Processor) -> Resumption {
         let mut waits = false;
-        let resumption = self.interrupts(loaded, processor, |vgic, vcpu| waits = !vgic.has_deliverable(vcpu));
-        if waits { Resumption::Host(VcpuExit::WaitForInterrupt { deadline: u64::MAX }) } else { resumption }
+        let resumption = self.interrupts(loaded, processor, |vgic, vcpu| {
+            waits = !vgic.has_deliverable(vcpu)
+        });
+        if waits {
+            Resumption::Host(VcpuExit::WaitForInterrupt { deadline: u64::MAX })
+        } else {
+            resumption
+        }
     }
 
-    fn call(&mut self, loaded: &mut LoadedVcpu, conduit: Conduit, processor: &Processor) -> Resumption {
+    fn call(
+        &mut self,
+        loaded: &mut LoadedVcpu,
+        conduit: Conduit,
+        processor: &Processor,
+    ) -> Resumption {
         let context = &mut loaded.vcpu.context;
         if let Conduit::Smc(_) = conduit {
             // It trapped, so that PC is on it; from here on both conduits are alike.
@@ -168,16 +218,25 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     fn share(&mut self, loaded: &mut LoadedVcpu, gfn: Gfn) -> Resumption {
-        let Ok(vm) = self.vms.get(loaded.vm) else { return loaded.crash(0) };
+        let Ok(vm) = self.vms.get(loaded.vm) else {
+            return loaded.crash(0);
+        };
         let context = &mut loaded.vcpu.context;
         match self.memory.share(&mut vm.memory, gfn) {
             Ok(()) => {
                 context.answer([SUCCESS, 0, 0, 0]);
-                Resumption::Host(VcpuExit::Shared { gfn: gfn.raw(), count: 1 })
+                Resumption::Host(VcpuExit::Shared {
+                    gfn: gfn.raw(),
+                    count: 1,
+                })
             }
             Err(Refusal::NotMapped(_)) if vm.memory.is_ram(gfn) => {
                 context.repeat_call();
-                Resumption::Host(VcpuExit::MemoryFault { gfn: gfn.raw(), write: true, execute: false })
+                Resumption::Host(VcpuExit::MemoryFault {
+                    gfn: gfn.raw(),
+                    write: true,
+                    execute: false,
+                })
             }
             Err(_) => {
                 context.answer([INVALID_PARAMETER, 0, 0, 0]);
@@ -187,7 +246,9 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     fn unshare(&mut self, loaded: &mut LoadedVcpu, gfn: Gfn) -> Resumption {
-        let Ok(vm) = self.vms.get(loaded.vm) else { return loaded.crash(0) };
+        let Ok(vm) = self.vms.get(loaded.vm) else {
+            return loaded.crash(0);
+        };
         let context = &mut loaded.vcpu.context;
         match self.memory.unshare(&mut vm.memory, gfn) {
             Ok(()) => {
@@ -197,7 +258,10 @@ impl<M: Machine> Hypervisor<M> {
             Err(Refusal::NotExclusivelyPinned(_) | Refusal::NoPinTable(_)) => {
                 context.repeat_call();
                 loaded.vcpu.awaited = Awaited::Unshare;
-                Resumption::Host(VcpuExit::UnshareRequest { gfn: gfn.raw(), count: 1 })
+                Resumption::Host(VcpuExit::UnshareRequest {
+                    gfn: gfn.raw(),
+                    count: 1,
+                })
             }
             Err(_) => {
                 context.answer([INVALID_PARAMETER, 0, 0, 0]);
@@ -206,8 +270,15 @@ impl<M: Machine> Hypervisor<M> {
         }
     }
 
-    fn power(&mut self, loaded: &mut LoadedVcpu, call: PsciCall, processor: &Processor) -> Resumption {
-        let Ok(vm) = self.vms.get(loaded.vm) else { return loaded.crash(0) };
+    fn power(
+        &mut self,
+        loaded: &mut LoadedVcpu,
+        call: PsciCall,
+        processor: &Processor,
+    ) -> Resumption {
+        let Ok(vm) = self.vms.get(loaded.vm) else {
+            return loaded.crash(0);
+        };
         let context = &mut loaded.vcpu.context;
         match vm.vcpus.power.perform(usize::from(loaded.index), call) {
             PsciOutcome::Return(value) => {
@@ -230,7 +301,12 @@ impl<M: Machine> Hypervisor<M> {
         }
     }
 
-    fn register(&mut self, loaded: &mut LoadedVcpu, access: RegisterAccess, processor: &Processor) -> Resumption {
+    fn register(
+        &mut self,
+        loaded: &mut LoadedVcpu,
+        access: RegisterAccess,
+        processor: &Processor,
+    ) -> Resumption {
         let context = &mut loaded.vcpu.context;
         let answer = access.answer(processor);
         if answer == Answer::Undefined {
@@ -248,25 +324,44 @@ impl<M: Machine> Hypervisor<M> {
         Resumption::Guest
     }
 
-    fn data_abort(&mut self, loaded: &mut LoadedVcpu, abort: DataAbort, processor: &Processor) -> Resumption {
-        let Ok(vm) = self.vms.get(loaded.vm) else { return loaded.crash(0) };
+    fn data_abort(
+        &mut self,
+        loaded: &mut LoadedVcpu,
+        abort: DataAbort,
+        processor: &Processor,
+    ) -> Resumption {
+        let Ok(vm) = self.vms.get(loaded.vm) else {
+            return loaded.crash(0);
+        };
         let fault = abort.fault;
         if fault.kind == FaultKind::Translation && is_ram(vm, fault.ipa) {
             let write = abort.write || fault.table_walk;
-            return Resumption::Host(VcpuExit::MemoryFault { gfn: fault.ipa >> FRAME_SHIFT, write, execute: false });
+            return Resumption::Host(VcpuExit::MemoryFault {
+                gfn: fault.ipa >> FRAME_SHIFT,
+                write,
+                execute: false,
+            });
         }
         if fault.kind == FaultKind::Translation && abort.cache_maintenance {
             loaded.vcpu.context.skip_instruction();
             return Resumption::Guest;
         }
-        let Some(access) = abort.access.filter(|_| fault.kind == FaultKind::Translation) else {
+        let Some(access) = abort
+            .access
+            .filter(|_| fault.kind == FaultKind::Translation)
+        else {
             return loaded.inject(Injection::data_abort(loaded.vcpu.context.pstate, fault));
         };
         loaded.vcpu.context.skip_instruction();
         if vm.vcpus.vgic.frame(access.ipa).is_some() {
             return self.vgic_access(loaded, access, processor);
         }
-        let Access { ipa, width, register, .. } = access;
+        let Access {
+            ipa,
+            width,
+            register,
+            ..
+        } = access;
         if access.write {
             let value = loaded.vcpu.context.register(register) & access.mask();
             return Resumption::Host(VcpuExit::MmioWrite { ipa, width, value });
@@ -275,30 +370,49 @@ impl<M: Machine> Hypervisor<M> {
         Resumption::Host(VcpuExit::MmioRead { ipa, width })
     }
 
-    fn vgic_access(&mut self, loaded: &mut LoadedVcpu, access: Access, processor: &Processor) -> Resumption {
+    fn vgic_access(
+        &mut self,
+        loaded: &mut LoadedVcpu,
+        access: Access,
+        processor: &Processor,
+    ) -> Resumption {
         let stored = loaded.vcpu.context.register(access.register);
         let mut value = None;
-        let resumption = self.interrupts(loaded, processor, |vgic, vcpu| match vgic.frame(access.ipa) {
-            Some(frame) if access.write => vgic.write(vcpu, frame, access, stored).kick,
-            Some(frame) => {
-                value = Some(vgic.read(frame, access));
-                0
+        let resumption = self.interrupts(loaded, processor, |vgic, vcpu| {
+            match vgic.frame(access.ipa) {
+                Some(frame) if access.write => vgic.write(vcpu, frame, access, stored).kick,
+                Some(frame) => {
+                    value = Some(vgic.read(frame, access));
+                    0
+                }
+                None => 0,
             }
-            None => 0,
         });
         if let Some(value) = value {
-            loaded.vcpu.context.set_register(access.register, access.extend(value));
+            loaded
+                .vcpu
+                .context
+                .set_register(access.register, access.extend(value));
         }
         resumption
     }
 
     fn instruction_abort(&mut self, loaded: &mut LoadedVcpu, fault: Fault) -> Resumption {
-        let Ok(vm) = self.vms.get(loaded.vm) else { return loaded.crash(0) };
+        let Ok(vm) = self.vms.get(loaded.vm) else {
+            return loaded.crash(0);
+        };
         if fault.kind == FaultKind::Translation && is_ram(vm, fault.ipa) {
             let gfn = fault.ipa >> FRAME_SHIFT;
-            return Resumption::Host(VcpuExit::MemoryFault { gfn, write: fault.table_walk, execute: true });
+            return Resumption::Host(VcpuExit::MemoryFault {
+                gfn,
+                write: fault.table_walk,
+                execute: true,
+            });
         }
-        loaded.inject(Injection::instruction_abort(loaded.vcpu.context.pstate, fault))
+        loaded.inject(Injection::instruction_abort(
+            loaded.vcpu.context.pstate,
+            fault,
+        ))
     }
 }
 
@@ -351,7 +465,9 @@ impl Vcpu {
     fn accept(&mut self, answer: u64) {
         match core::mem::take(&mut self.awaited) {
             Awaited::Nothing => {}
-            Awaited::Load(access) => self.context.set_register(access.register, access.extend(answer)),
+            Awaited::Load(access) => self
+                .context
+                .set_register(access.register, access.extend(answer)),
             // The call is repeated, and looks at the pin word again.
             Awaited::Unshare if answer == 0 => {}
             Awaited::Unshare => {
@@ -376,7 +492,12 @@ impl LoadedVcpu {
 
 impl GuestContext {
     fn arguments(&self) -> [u64; 4] {
-        [self.register(0), self.register(1), self.register(2), self.register(3)]
+        [
+            self.register(0),
+            self.register(1),
+            self.register(2),
+            self.register(3),
+        ]
     }
 
     fn answer(&mut self, values: [u64; 4]) {

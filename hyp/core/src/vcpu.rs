@@ -290,11 +290,22 @@ impl VcpuExit {
                 gfn,
                 write,
                 execute,
-            } => [ExitReason::MemoryFault.number(), gfn, u64::from(write) | u64::from(execute) << 1, 0],
-            Self::MmioRead { ipa, width } => [ExitReason::MmioRead.number(), ipa, u64::from(width), 0],
-            Self::MmioWrite { ipa, width, value } => [ExitReason::MmioWrite.number(), ipa, u64::from(width), value],
+            } => [
+                ExitReason::MemoryFault.number(),
+                gfn,
+                u64::from(write) | u64::from(execute) << 1,
+                0,
+            ],
+            Self::MmioRead { ipa, width } => {
+                [ExitReason::MmioRead.number(), ipa, u64::from(width), 0]
+            }
+            Self::MmioWrite { ipa, width, value } => {
+                [ExitReason::MmioWrite.number(), ipa, u64::from(width), value]
+            }
             Self::Shared { gfn, count } => [ExitReason::Shared.number(), gfn, count, 0],
-            Self::UnshareRequest { gfn, count } => [ExitReason::UnshareRequest.number(), gfn, count, 0],
+            Self::UnshareRequest { gfn, count } => {
+                [ExitReason::UnshareRequest.number(), gfn, count, 0]
+            }
             Self::CpuOn { index } => [ExitReason::CpuOn.number(), u64::from(index), 0, 0],
             Self::PoweredOff => [ExitReason::PoweredOff.number(), 0, 0, 0],
             Self::SystemOff => [ExitReason::SystemOff.number(), 0, 0, 0],
@@ -307,7 +318,14 @@ impl VcpuExit {
     /// Puts it into the registers of the host that called `VCPU_RUN`: x0 and x1 say success.
     pub fn report(self, registers: &mut CallRegisters) {
         let [reason, first, second, third] = self.words();
-        let results = [SMCCC_SUCCESS, Status::Ok.number(), reason, first, second, third];
+        let results = [
+            SMCCC_SUCCESS,
+            Status::Ok.number(),
+            reason,
+            first,
+            second,
+            third,
+        ];
         for (register, result) in registers.x.iter_mut().zip(results) {
             *register = result;
         }

@@ -5,6 +5,7 @@
 
 use crate::owned::Owned;
 use crate::psci::{PowerStates, SystemEvent};
+use crate::refusal::{Found, Refusal};
 use crate::vcpu::Vcpu;
 use crate::vgic::Vgic;
 
@@ -12,23 +13,6 @@ use crate::vgic::Vgic;
 pub const MAX_VCPUS: usize = 8;
 /// The most processors that EL2 can have.
 pub const MAX_CPUS: usize = 8;
-
-/// Why a vCPU cannot be had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VcpuRefusal {
-    /// The index is beyond the VM's count, or the vCPU was not created.
-    NoSuchVcpu,
-    /// It was created before.
-    Exists,
-    /// It is loaded.
-    Busy,
-    /// It ran already.
-    WrongPhase,
-    /// No such register or interrupt.
-    Invalid,
-    /// The pool is dry.
-    NoMemory,
-}
 
 /// Where a vCPU is.
 #[derive(Debug, Default)]
@@ -75,33 +59,28 @@ impl Vcpus {
     }
 
     /// Creates vCPU `index` out of reset, `off` or on.
-    pub fn create(&mut self, index: usize, powered_off: bool) -> Result<(), VcpuRefusal> {
+    pub fn create(&mut self, index: usize, powered_off: bool) -> Result<(), Refusal> {
         let slot = Self::slot(&mut self.slots, self.count, index)?;
         if !matches!(slot, Slot::Absent) {
-            return Err(VcpuRefusal::Exists);
+            return Err(Refusal::Exists(Found::default()));
         }
-        *slot = Slot::Present(Owned::try_new(Vcpu::reset()).ok_or(VcpuRefusal::NoMemory)?);
+        *slot = Slot::Present(Owned::try_new(Vcpu::reset()).ok_or(Refusal::OutOfMemory)?);
         self.power.create(index, powered_off);
         Ok(())
     }
 
     /// Sets Xn (0 to 30) or the PC (32) of a vCPU that never ran.
-    pub fn set_register(
-        &mut self,
-        index: usize,
-        register: u64,
-        value: u64,
-    ) -> Result<(), VcpuRefusal> {
+    pub fn set_register(&mut self, index: usize, register: u64, value: u64) -> Result<(), Refusal> {
         let vcpu = match Self::slot(&mut self.slots, self.count, index)? {
-            Slot::Absent => return Err(VcpuRefusal::NoSuchVcpu),
-            Slot::Loaded => return Err(VcpuRefusal::Busy),
-            Slot::Present(vcpu) if vcpu.ran => return Err(VcpuRefusal::WrongPhase),
+            Slot::Absent => return Err(Refusal::NoSuchVcpu),
+            Slot::Loaded => return Err(Refusal::Busy(Found::default())),
+            Slot::Present(vcpu) if vcpu.ran => return Err(Refusal::WrongPhase),
             Slot::Present(vcpu) => vcpu,
         };
         match u8::try_from(register) {
             Ok(number @ 0..=30) => vcpu.context.set_register(number, value),
             Ok(32) => vcpu.context.pc = value,
-            _ => return Err(VcpuRefusal::Invalid),
+            _ => return Err(Refusal::Invalid),
         }
         Ok(())
     }
@@ -113,14 +92,14 @@ impl Vcpus {
     }
 
     /// Takes vCPU `index` out, to run it.
-    pub fn load(&mut self, index: usize) -> Result<Owned<Vcpu>, VcpuRefusal> {
+    pub fn load(&mut self, index: usize) -> Result<Owned<Vcpu>, Refusal> {
         let slot = Self::slot(&mut self.slots, self.count, index)?;
         match core::mem::replace(slot, Slot::Loaded) {
             Slot::Present(vcpu) => Ok(vcpu),
-            Slot::Loaded => Err(VcpuRefusal::Busy),
+            Slot::Loaded => Err(Refusal::Busy(Found::default())),
             Slot::Absent => {
                 *slot = Slot::Absent;
-                Err(VcpuRefusal::NoSuchVcpu)
+                Err(Refusal::NoSuchVcpu)
             }
         }
     }
@@ -146,11 +125,11 @@ impl Vcpus {
         slots: &mut [Slot; MAX_VCPUS],
         count: usize,
         index: usize,
-    ) -> Result<&mut Slot, VcpuRefusal> {
+    ) -> Result<&mut Slot, Refusal> {
         slots
             .iter_mut()
             .take(count)
             .nth(index)
-            .ok_or(VcpuRefusal::NoSuchVcpu)
+            .ok_or(Refusal::NoSuchVcpu)
     }
 }

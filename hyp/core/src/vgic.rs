@@ -14,6 +14,7 @@ pub use distributor::Written;
 pub use lists::{ListRegisters, MAX_LISTS};
 
 use crate::exit::VIRTUAL_TIMER_INTID;
+use crate::refusal::Refusal;
 use crate::vcpus::MAX_VCPUS;
 use bank::{Bank, NOBODY, bits};
 
@@ -104,11 +105,11 @@ impl Vgic {
     }
 
     /// Sets the input line of SPI `intid`. Returns the vCPU that it goes to, if it has to look now.
-    pub fn set_line(&mut self, intid: u32, high: bool) -> Result<Option<u8>, NoSuchInterrupt> {
-        let number = intid.checked_sub(32).ok_or(NoSuchInterrupt)?;
-        let word = usize::try_from(number / 32).map_err(|_| NoSuchInterrupt)?;
+    pub fn set_line(&mut self, intid: u32, high: bool) -> Result<Option<u8>, Refusal> {
+        let number = intid.checked_sub(32).ok_or(Refusal::Invalid)?;
+        let word = usize::try_from(number / 32).map_err(|_| Refusal::Invalid)?;
         let bit = 1 << (number % 32);
-        let bank = self.shared.get_mut(word).ok_or(NoSuchInterrupt)?;
+        let bank = self.shared.get_mut(word).ok_or(Refusal::Invalid)?;
         if high {
             bank.raise(bit);
         } else {
@@ -205,10 +206,6 @@ impl Vgic {
         u64::try_from(self.count).map_or(0, |count| count * REDISTRIBUTOR_SIZE)
     }
 }
-
-/// An INTID that is no SPI of the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoSuchInterrupt;
 
 #[cfg(test)]
 mod tests;
