@@ -1,0 +1,30 @@
+//! Barriers, by what they are for; the only home of DSB and ISB beside tlb.rs's sequences.
+//!
+//! Each is also a compiler barrier for memory: `aarch64-cpu`'s register writes are not.
+
+use aarch64_cpu::asm::barrier::{self, ISH, ISHST, NSH, SY};
+
+/// Orders stores to descriptors before what any walker of the inner shareable domain does next.
+pub(crate) fn descriptors_written() {
+    barrier::dsb(ISHST);
+}
+
+/// Waits until every TLB and cache operation has been done on all CPUs.
+pub(crate) fn all_cpus() {
+    barrier::dsb(ISH);
+}
+
+/// Waits until every TLB and cache operation has been done on this CPU.
+pub(crate) fn this_cpu() {
+    barrier::dsb(NSH);
+}
+
+/// Waits for everything, devices included.
+pub(crate) fn system() {
+    barrier::dsb(SY);
+}
+
+/// Makes the writes to system registers so far hold for the next instruction.
+pub(crate) fn context() {
+    barrier::isb(SY);
+}
