@@ -113,7 +113,7 @@ host_calls! {
 
     #[doc = "Sets the level of an interrupt line of a VM."]
     0x50 IrqLine = "IRQ_LINE", "before VM_TEARDOWN_BEGIN", any,
-    (vm: Handle = "the VM", intid: Number = "the SPI, 32 to 287", level: Number = "0 or 1") -> (vcpu: "vCPU index" = "the vCPU to kick");
+    (vm: Handle = "the VM", intid: Number = "the SPI, 32 to 287", level: Number = "0 or 1") -> (vcpu: "vCPU index" = "the vCPU to kick, or all ones");
 
     #[doc = "Looks at one frame."]
     0x60 FolioQuery = "FOLIO_QUERY", "always", debug,

@@ -183,6 +183,19 @@ impl Exit {
         }
     }
 
+    /// Names the exit through vector `vector` of the four for a lower level: synchronous, IRQ, FIQ, `SError`. The next four are for
+    /// `AArch32`, which a protected guest does not have. `pending` asks for the INTID of the highest pending interrupt.
+    #[must_use]
+    pub fn of_vector(vector: u64, syndrome: Syndrome, pending: impl FnOnce() -> u32) -> Self {
+        match vector {
+            0 => Self::decode(syndrome),
+            1 => Self::interrupt(pending()),
+            2 => Self::Interrupt,
+            3 => Self::SystemError(syndrome.without_operands()),
+            _ => Self::Unexpected(syndrome.without_operands()),
+        }
+    }
+
     /// Names the exit that a physical interrupt makes, by the INTID of the highest pending one.
     #[must_use]
     pub fn interrupt(intid: u32) -> Self {

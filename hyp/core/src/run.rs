@@ -22,6 +22,7 @@ use crate::hypervisor::{CallRegisters, Hypervisor};
 use crate::id_registers::Processor;
 use crate::injection::Injection;
 use crate::machine::Machine;
+use crate::memory::{Share, Unshare};
 use crate::psci::{Power, PsciCall, PsciOutcome, SystemEvent};
 use crate::refusal::Refusal;
 use crate::sysreg::Answer;
@@ -222,7 +223,7 @@ impl<M: Machine> Hypervisor<M> {
             return loaded.crash(0);
         };
         let context = &mut loaded.vcpu.context;
-        match self.memory.share(&mut vm.memory, gfn) {
+        match self.memory.share(&mut vm.memory, gfn).map(Share::commit) {
             Ok(()) => {
                 context.answer([SUCCESS, 0, 0, 0]);
                 Resumption::Host(VcpuExit::Shared {
@@ -250,7 +251,11 @@ impl<M: Machine> Hypervisor<M> {
             return loaded.crash(0);
         };
         let context = &mut loaded.vcpu.context;
-        match self.memory.unshare(&mut vm.memory, gfn) {
+        match self
+            .memory
+            .unshare(&mut vm.memory, gfn)
+            .map(Unshare::commit)
+        {
             Ok(()) => {
                 context.answer([SUCCESS, 0, 0, 0]);
                 Resumption::Guest

@@ -1,0 +1,154 @@
+//! Donation: folios of the host become a guest's, for good until its teardown.
+//!
+//! This is where G1 is decided: EL2 itself reads the pin word of every frame at this moment, and refuses unless each folio has
+//! exactly one pin, exclusive and isolated.
+
+use pinfold_abi::limit;
+
+use super::{Lent, Memory};
+use crate::addr::{FrameRange, Gfn, Intermediate, Order, Pfn, Physical};
+use crate::folio::{FolioArray, FolioState};
+use crate::machine::Machine;
+use crate::pin_word::Verdict;
+use crate::refusal::{Found, Refusal};
+use crate::stage2::{Content, Grain, Need, Stage2};
+use crate::vm::GuestMemory;
+use pinfold_abi::State;
+
+/// What a donation is to move: folios that adjoin in both spaces.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DonationClaim {
+    /// The first frame of the guest.
+    pub gfn: Gfn,
+    /// The first frame.
+    pub pfn: Pfn,
+    /// How many folios.
+    pub count: u64,
+    /// Their order.
+    pub order: Order,
+}
+
+/// A donation that was checked whole.
+#[must_use = "a donation moves nothing until it is committed"]
+#[derive(Debug)]
+pub struct Donation<'a, M: Machine> {
+    lent: Lent<'a, M>,
+    guest: &'a mut GuestMemory,
+    frames: FrameRange<Physical>,
+    place: FrameRange<Intermediate>,
+    order: Order,
+}
+
+impl<M: Machine> Memory<M> {
+    /// Checks that the host may give these folios to `guest`.
+    pub fn donate<'a>(
+        &'a mut self,
+        guest: &'a mut GuestMemory,
+        claim: DonationClaim,
+    ) -> Result<Donation<'a, M>, Refusal> {
+        let (frames, place) = ranges(claim)?;
+        if !guest.is_ram_range(place) || !Stage2::reaches(place) {
+            return Err(Refusal::Invalid);
+        }
+        self.folios.expect_host(frames)?;
+        self.expect_exclusively_pinned(frames, claim.order)?;
+        if let Some(gfn) = guest.stage2.first_occupied(place, &self.machine) {
+            let index = gfn.distance_from(place.first()).unwrap_or(0);
+            return Err(Refusal::Exists(Found {
+                index,
+                folio: 0,
+                pin: 0,
+            }));
+        }
+        let grain = Grain::of(claim.order);
+        let in_guest = guest.stage2.tables_needed(place, grain, &self.machine);
+        let in_host = self
+            .host
+            .tables_needed(frames.identity(), grain, &self.machine);
+        let lent = Lent::new(self, in_guest.saturating_add(in_host), Need::Ordinary)?;
+        Ok(Donation {
+            lent,
+            guest,
+            frames,
+            place,
+            order: claim.order,
+        })
+    }
+
+    /// Refuses unless the pin words of every folio in `frames` say that the host holds the one exclusive pin.
+    fn expect_exclusively_pinned(
+        &self,
+        frames: FrameRange<Physical>,
+        order: Order,
+    ) -> Result<(), Refusal> {
+        let size = order.frames();
+        for (head, start) in frames
+            .frames()
+            .zip(0_u64..)
+            .filter(|(head, _)| head.is_aligned(order))
+        {
+            let refusal = match self.pins.verdict(head, order, &self.machine) {
+                Verdict::Exclusive => continue,
+                Verdict::Unknown => Refusal::NoPinTable(found(&self.folios, start, head)),
+                Verdict::Other { index, word } => {
+                    let index = index.min(size.saturating_sub(1));
+                    let pfn = head.checked_add(index).unwrap_or(head);
+                    let found = found(&self.folios, start.saturating_add(index), pfn);
+                    Refusal::NotExclusivelyPinned(Found { pin: word, ..found })
+                }
+            };
+            return Err(refusal);
+        }
+        Ok(())
+    }
+}
+
+fn found(folios: &FolioArray, index: u64, pfn: Pfn) -> Found {
+    folios.found(index, pfn)
+}
+
+/// The frames of a claim in both spaces, if they are aligned and not too many.
+fn ranges(
+    claim: DonationClaim,
+) -> Result<(FrameRange<Physical>, FrameRange<Intermediate>), Refusal> {
+    let count = claim
+        .count
+        .checked_mul(claim.order.frames())
+        .filter(|count| *count <= limit::MAX_FRAMES);
+    let count = count.ok_or(Refusal::Invalid)?;
+    let frames = FrameRange::new(claim.pfn, count).ok_or(Refusal::Invalid)?;
+    let place = FrameRange::new(claim.gfn, count).ok_or(Refusal::Invalid)?;
+    if claim.pfn.is_aligned(claim.order) && claim.gfn.is_aligned(claim.order) {
+        Ok((frames, place))
+    } else {
+        Err(Refusal::Granule(Found::default()))
+    }
+}
+
+impl<M: Machine> Donation<'_, M> {
+    /// Takes the folios from the host, then gives them to the guest.
+    pub fn commit(mut self) {
+        let grain = Grain::of(self.order);
+        self.lent.set_host(self.frames, grain, Content::Vacant);
+        let memory = &mut *self.lent.memory;
+        let owner = FolioState::Guest {
+            vm: self.guest.slot,
+            gfn: self.place.first(),
+        };
+        memory
+            .folios
+            .change(self.frames, State::Host, self.order, owner);
+        if !memory.machine.forces_write_back() {
+            self.frames
+                .frames()
+                .for_each(|frame| memory.machine.clean(frame));
+        }
+        let count = self.frames.count();
+        memory.tally.donated = memory.tally.donated.wrapping_add(count);
+        self.guest.owned = self.guest.owned.saturating_add(count);
+        let content = Content::Map(self.frames.first(), memory.guest_mapping());
+        self.guest
+            .stage2
+            .set_range(self.place, grain, content, &mut self.lent.tables());
+    }
+}

@@ -1,0 +1,191 @@
+//! Reclaim: the host takes a dying VM's frames back, wiped.
+//!
+//! Work per call is bounded by [`WIPES_PER_CALL`]. A folio that is larger than what is left of a call stays `Wiping`, reachable by
+//! nobody, with its frames parked in the guest's tables, and the next call goes on with it. No memory is needed: the host's
+//! tables still have the places that the folio left.
+
+use pinfold_abi::limit;
+
+use super::{Lent, Memory};
+use crate::addr::{FrameRange, Gfn, Intermediate, Order, Pfn};
+use crate::folio::{FolioState, Whole};
+use crate::machine::Machine;
+use crate::refusal::Refusal;
+use crate::stage2::{Content, Entry, Grain, Mapping, Need};
+use crate::vm::GuestMemory;
+use pinfold_abi::State;
+
+/// Frames wiped in one call: about 200 instructions each, and as many again to move the frame, within 20,000.
+pub const WIPES_PER_CALL: u64 = 40;
+
+/// A reclaim that was checked whole.
+#[must_use = "nothing is reclaimed until it is committed"]
+#[derive(Debug)]
+pub struct Reclaim<'a, M: Machine> {
+    lent: Lent<'a, M>,
+    guest: &'a mut GuestMemory,
+    range: FrameRange<Intermediate>,
+}
+
+/// How far a reclaim got.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// Frames of the range that are done, holes included.
+    pub done: u64,
+    /// Whether that is all of them.
+    pub complete: bool,
+}
+
+impl<M: Machine> Memory<M> {
+    /// Checks that the host may take `range` back from a dying `guest`: it cuts no folio.
+    pub fn reclaim<'a>(
+        &'a mut self,
+        guest: &'a mut GuestMemory,
+        range: FrameRange<Intermediate>,
+    ) -> Result<Reclaim<'a, M>, Refusal> {
+        if range.count() > limit::MAX_FRAMES || !crate::stage2::Stage2::reaches(range) {
+            return Err(Refusal::Invalid);
+        }
+        if let Some((pfn, folio)) = self.held_folio(guest, range.first())
+            && pfn != folio.head
+        {
+            return Err(Refusal::Granule(self.folios.found(0, pfn)));
+        }
+        if let Some((pfn, folio)) = self.held_folio(guest, range.last())
+            && pfn != folio.frames().last()
+        {
+            return Err(Refusal::Granule(
+                self.folios.found(range.count().saturating_sub(1), pfn),
+            ));
+        }
+        let lent = Lent::new(self, 0, Need::Ordinary)?;
+        Ok(Reclaim { lent, guest, range })
+    }
+
+    /// The frame that stands at `gfn`, mapped or parked, and its folio.
+    fn held_folio(&self, guest: &GuestMemory, gfn: Gfn) -> Option<(Pfn, Whole)> {
+        match guest.stage2.lookup(gfn, &self.machine).entry {
+            Entry::Leaf(pfn) | Entry::Parked(pfn) => Some((pfn, self.folios.whole(pfn))),
+            Entry::Vacant | Entry::Table(_) => None,
+        }
+    }
+}
+
+impl<M: Machine> Reclaim<'_, M> {
+    /// Wipes and gives back as much as one call may.
+    #[must_use]
+    pub fn commit(mut self) -> Progress {
+        let mut wipes = WIPES_PER_CALL;
+        let mut next = Some(self.range.first());
+        while let Some(rest) = next.and_then(|gfn| self.rest(gfn)) {
+            let Some(gfn) = self
+                .guest
+                .stage2
+                .first_occupied(rest, &self.lent.memory.machine)
+            else {
+                break;
+            };
+            let done = gfn.distance_from(self.range.first()).unwrap_or(0);
+            let Some((_, folio)) = self.lent.memory.held_folio(self.guest, gfn) else {
+                break;
+            };
+            if wipes == 0 {
+                return Progress {
+                    done,
+                    complete: false,
+                };
+            }
+            self.unmap(gfn, folio);
+            let Some(left) = self.wipe(folio.head, wipes) else {
+                return Progress {
+                    done,
+                    complete: false,
+                };
+            };
+            wipes = left;
+            self.give_back(gfn, folio);
+            next = gfn.checked_add(folio.order.frames());
+        }
+        Progress {
+            done: self.range.count(),
+            complete: true,
+        }
+    }
+
+    /// The part of the range from `gfn` on.
+    fn rest(&self, gfn: Gfn) -> Option<FrameRange<Intermediate>> {
+        let done = gfn.distance_from(self.range.first())?;
+        FrameRange::new(gfn, self.range.count().checked_sub(done)?)
+    }
+
+    /// Takes the folio from everybody who may use it, unless an earlier call has.
+    fn unmap(&mut self, gfn: Gfn, folio: Whole) {
+        let vm = self.guest.slot;
+        match folio.state {
+            FolioState::Guest { .. } => {}
+            FolioState::GuestSharedHost { .. } => {
+                self.lent
+                    .set_host(folio.frames(), Grain::Pages, Content::Vacant)
+            }
+            FolioState::Host
+            | FolioState::Hyp { .. }
+            | FolioState::HostSharedHyp { .. }
+            | FolioState::Wiping { .. }
+            | FolioState::Poisoned
+            | FolioState::NotRam => return,
+        }
+        let place = FrameRange::folio(gfn, folio.order);
+        self.guest.stage2.set(
+            place,
+            Grain::of(folio.order),
+            Content::Park(folio.head),
+            &mut self.lent.tables(),
+        );
+        let wiping = FolioState::Wiping { vm, gfn, done: 0 };
+        self.lent
+            .memory
+            .folios
+            .change(folio.frames(), folio.state.number(), folio.order, wiping);
+    }
+
+    /// Wipes what is left of the folio at `head`, at most `wipes` frames; returns how many more may be wiped, if all of it is.
+    fn wipe(&mut self, head: Pfn, wipes: u64) -> Option<u64> {
+        let memory = &mut *self.lent.memory;
+        let folio = memory.folios.whole(head);
+        let FolioState::Wiping { done, .. } = folio.state else {
+            return None;
+        };
+        let left = folio.order.frames().saturating_sub(u64::from(done));
+        let now = left.min(wipes);
+        let frames = folio.frames().frames().skip(usize::from(done));
+        frames.zip(0..now).for_each(|(frame, _)| memory.wipe(frame));
+        let sum = u16::try_from(now).unwrap_or(u16::MAX).saturating_add(done);
+        memory.folios.note_wiped(folio, sum);
+        wipes.checked_sub(left)
+    }
+
+    /// Makes a wiped folio the host's.
+    fn give_back(&mut self, gfn: Gfn, folio: Whole) {
+        let grain = Grain::of(folio.order);
+        let place = FrameRange::folio(gfn, folio.order);
+        self.guest
+            .stage2
+            .set(place, grain, Content::Vacant, &mut self.lent.tables());
+        let count = folio.order.frames();
+        self.guest.owned = self.guest.owned.saturating_sub(count);
+        let memory = &mut *self.lent.memory;
+        memory.forget_decoys_in(folio);
+        memory.tally.reclaimed = memory.tally.reclaimed.wrapping_add(count);
+        memory.folios.change(
+            folio.frames(),
+            State::Wiping,
+            Order::FRAME,
+            FolioState::Host,
+        );
+        self.lent.set_host(
+            folio.frames(),
+            grain,
+            Content::Map(folio.head, Mapping::Ram),
+        );
+    }
+}

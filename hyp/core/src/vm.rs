@@ -1,0 +1,301 @@
+//! Virtual machines: [`Vm`], the table of them, and the handles that name them.
+//!
+//! A VM is `Created` until it is started, `Live` until its teardown begins, then `Dying` until it owns no frame. Its
+//! configuration (regions, vCPUs, interrupt controller) changes in `Created` only; frames come to it in `Created` and
+//! `Live`, and leave it in `Dying`.
+//!
+//! Invariant: a [`VmHandle`] whose generation is not that of the slot names nothing; generations are never 0 and a slot's
+//! generation changes with each VM that takes it.
+
+use crate::addr::{FrameRange, Gfn, Intermediate};
+use crate::machine::Vmid;
+use crate::refusal::{Found, Refusal};
+use crate::stage2::Stage2;
+use crate::vcpus::Vcpus;
+use alloc::vec::Vec;
+use pinfold_abi::limit;
+
+use crate::owned::Owned;
+
+/// What a caller says names a VM: bits 7:0 the slot, bits 31:8 the generation. A claim until [`VmTable::get`] has looked.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct VmHandle(u32);
+
+impl VmHandle {
+    /// The handle `raw`, if it can be one at all.
+    #[must_use]
+    pub fn new(raw: u64) -> Option<Self> {
+        u32::try_from(raw)
+            .ok()
+            .filter(|raw| raw >> 8 != 0)
+            .map(Self)
+    }
+
+    /// The number itself.
+    #[must_use]
+    pub fn raw(self) -> u64 {
+        u64::from(self.0)
+    }
+
+    /// The slot that it names.
+    #[must_use]
+    pub const fn slot(self) -> VmSlot {
+        let [slot, ..] = self.0.to_le_bytes();
+        VmSlot(slot)
+    }
+}
+
+/// The position of a VM in the table: what the folio array stores.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct VmSlot(u8);
+
+impl VmSlot {
+    /// The slot `raw`, if the table has it.
+    #[must_use]
+    pub fn new(raw: u8) -> Option<Self> {
+        (u64::from(raw) < limit::MAX_VMS).then_some(Self(raw))
+    }
+
+    /// The number itself.
+    #[must_use]
+    pub const fn raw(self) -> u8 {
+        self.0
+    }
+
+    /// The VMID that the VM in this slot has: one above, since 0 is the host's.
+    #[must_use]
+    pub fn vmid(self) -> Vmid {
+        Vmid(u16::from(self.0) + 1)
+    }
+}
+
+/// Where in its life a VM is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Being configured; no vCPU runs.
+    Created,
+    /// Started; its configuration is sealed.
+    Live,
+    /// Being torn down; no vCPU runs, and frames only leave.
+    Dying,
+}
+
+/// The memory of a VM: its stage 2, the ranges of guest RAM, and how many frames it owns.
+#[derive(Debug)]
+pub struct GuestMemory {
+    pub(crate) slot: VmSlot,
+    pub(crate) stage2: Stage2,
+    pub(crate) owned: u64,
+    regions: Vec<FrameRange<Intermediate>>,
+}
+
+impl GuestMemory {
+    /// An empty memory.
+    pub(crate) const fn new(slot: VmSlot, stage2: Stage2) -> Self {
+        Self {
+            slot,
+            stage2,
+            owned: 0,
+            regions: Vec::new(),
+        }
+    }
+
+    /// Whether `gfn` is guest RAM: an abort there is a missing frame, elsewhere it is MMIO.
+    #[must_use]
+    pub fn is_ram(&self, gfn: Gfn) -> bool {
+        self.regions.iter().any(|region| region.contains(gfn))
+    }
+
+    /// How many frames the VM owns, shared ones and those being wiped included.
+    #[must_use]
+    pub const fn owned_frames(&self) -> u64 {
+        self.owned
+    }
+
+    /// The slot of the VM.
+    #[must_use]
+    pub const fn slot(&self) -> VmSlot {
+        self.slot
+    }
+
+    /// Whether one region covers the whole of `range`.
+    pub(crate) fn is_ram_range(&self, range: FrameRange<Intermediate>) -> bool {
+        self.regions.iter().any(|region| region.covers(range))
+    }
+
+    /// Makes `region` guest RAM.
+    fn add_region(&mut self, region: FrameRange<Intermediate>) -> Result<(), Refusal> {
+        if self.regions.iter().any(|other| other.overlaps(region)) {
+            return Err(Refusal::Exists(Found::default()));
+        }
+        if self.regions.len() >= limit::MAX_REGIONS {
+            return Err(Refusal::Limit);
+        }
+        self.regions
+            .try_reserve_exact(1)
+            .map_err(|_| Refusal::OutOfMemory)?;
+        self.regions.push(region);
+        Ok(())
+    }
+}
+
+/// A virtual machine.
+#[derive(Debug)]
+pub struct Vm {
+    /// The handle that names it.
+    pub handle: VmHandle,
+    /// Where in its life it is.
+    pub(crate) phase: Phase,
+    /// Its memory.
+    pub memory: GuestMemory,
+    /// Its vCPUs, with their power states and the interrupt controller.
+    pub vcpus: Vcpus,
+}
+
+impl Vm {
+    /// A VM that owns nothing yet.
+    pub(crate) const fn new(handle: VmHandle, stage2: Stage2, vcpus: Vcpus) -> Self {
+        Self {
+            handle,
+            phase: Phase::Created,
+            memory: GuestMemory::new(handle.slot(), stage2),
+            vcpus,
+        }
+    }
+
+    /// Where in its life it is.
+    #[must_use]
+    pub const fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Refuses unless the VM is still being configured.
+    pub(crate) fn expect_created(&mut self) -> Result<&mut Self, Refusal> {
+        match self.phase {
+            Phase::Created => Ok(self),
+            Phase::Live | Phase::Dying => Err(Refusal::WrongPhase),
+        }
+    }
+
+    /// Refuses unless the VM may run and get frames back from its guest.
+    pub(crate) fn expect_live(&mut self) -> Result<&mut Self, Refusal> {
+        match self.phase {
+            Phase::Live => Ok(self),
+            Phase::Created | Phase::Dying => Err(Refusal::WrongPhase),
+        }
+    }
+
+    /// Refuses a VM that is being torn down.
+    pub(crate) fn expect_not_dying(&mut self) -> Result<&mut Self, Refusal> {
+        match self.phase {
+            Phase::Created | Phase::Live => Ok(self),
+            Phase::Dying => Err(Refusal::WrongPhase),
+        }
+    }
+
+    /// Refuses unless the VM is being torn down.
+    pub(crate) fn expect_dying(&mut self) -> Result<&mut Self, Refusal> {
+        match self.phase {
+            Phase::Dying => Ok(self),
+            Phase::Created | Phase::Live => Err(Refusal::WrongPhase),
+        }
+    }
+
+    /// Makes `region` guest RAM.
+    pub(crate) fn add_region(&mut self, region: FrameRange<Intermediate>) -> Result<(), Refusal> {
+        self.expect_created()?.memory.add_region(region)
+    }
+
+    /// Seals the configuration.
+    pub(crate) fn start(&mut self) -> Result<(), Refusal> {
+        self.expect_created()?.phase = Phase::Live;
+        Ok(())
+    }
+
+    /// Begins the teardown. Beginning it again is no error, so that a driver may repeat it.
+    pub(crate) fn begin_teardown(&mut self) -> Result<(), Refusal> {
+        if self.vcpus.any_loaded() {
+            return Err(Refusal::Busy(Found::default()));
+        }
+        self.phase = Phase::Dying;
+        Ok(())
+    }
+}
+
+/// One place in the table.
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    vm: Option<Owned<Vm>>,
+}
+
+/// All VMs.
+#[derive(Debug, Default)]
+pub struct VmTable {
+    slots: Vec<Slot>,
+}
+
+/// Generations have 24 bits.
+const LAST_GENERATION: u32 = (1 << 24) - 1;
+
+impl VmTable {
+    /// An empty table, or nothing if the pool has no room for it.
+    #[must_use]
+    pub fn try_new() -> Option<Self> {
+        let mut slots = Vec::new();
+        let count = usize::try_from(limit::MAX_VMS).ok()?;
+        slots.try_reserve_exact(count).ok()?;
+        slots.resize_with(count, Slot::default);
+        Some(Self { slots })
+    }
+
+    /// The VM that `handle` names.
+    pub fn get(&mut self, handle: VmHandle) -> Result<&mut Vm, Refusal> {
+        let slot = self
+            .slots
+            .get_mut(usize::from(handle.slot().raw()))
+            .ok_or(Refusal::NoSuchVm)?;
+        match &mut slot.vm {
+            Some(vm) if vm.handle == handle => Ok(vm),
+            Some(_) | None => Err(Refusal::NoSuchVm),
+        }
+    }
+
+    /// The handle of the VM in `slot`.
+    #[must_use]
+    pub fn handle_in(&self, slot: VmSlot) -> Option<VmHandle> {
+        self.slots
+            .get(usize::from(slot.raw()))?
+            .vm
+            .as_ref()
+            .map(|vm| vm.handle)
+    }
+
+    /// A handle for the next VM, in the lowest free slot.
+    pub(crate) fn vacancy(&self) -> Result<VmHandle, Refusal> {
+        let (slot, place) = (0_u32..)
+            .zip(&self.slots)
+            .find(|(_, place)| place.vm.is_none())
+            .ok_or(Refusal::Limit)?;
+        let generation = if place.generation >= LAST_GENERATION {
+            1
+        } else {
+            place.generation.wrapping_add(1)
+        };
+        Ok(VmHandle(generation << 8 | slot))
+    }
+
+    /// Puts a new VM where its handle says.
+    pub(crate) fn insert(&mut self, vm: Owned<Vm>) {
+        if let Some(slot) = self.slots.get_mut(usize::from(vm.handle.slot().raw())) {
+            slot.generation = vm.handle.0 >> 8;
+            slot.vm = Some(vm);
+        }
+    }
+
+    /// Takes the VM that `handle` names out.
+    pub(crate) fn remove(&mut self, handle: VmHandle) -> Option<Owned<Vm>> {
+        let slot = self.slots.get_mut(usize::from(handle.slot().raw()))?;
+        slot.vm.take_if(|vm| vm.handle == handle)
+    }
+}
