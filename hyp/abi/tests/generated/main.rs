@@ -1,9 +1,5 @@
 //! The two files that are made from the table: fails when one is stale, writes them when `PINFOLD_BLESS` is set.
-#![expect(
-    clippy::panic,
-    clippy::expect_used,
-    reason = "a test says what it found by panicking"
-)]
+#![expect(clippy::expect_used, reason = "a test says what it found by panicking")]
 
 mod header;
 mod page;
