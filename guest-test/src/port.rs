@@ -1,7 +1,7 @@
 //! The test port: how a guest under test and the mini host that made it speak, and where things are in the guest.
 //!
 //! The port is a page of MMIO outside the guest's RAM, answered by the mini host from MMIO exits: the guest *tells* and *asks* 64-bit words, whose meaning each
-//! test fixes, and ends with a verdict. The boot page is the first page of the guest's RAM: which test to run and its parameters.
+//! test fixes, and ends with a verdict. The boot page is the first page of the guest's RAM: which test to run.
 
 use crate::{bytes, mmio};
 
@@ -31,8 +31,6 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"PINFTEST");
 pub struct BootPage {
     /// [`MAGIC`].
     pub magic: u64,
-    /// Parameters of the test.
-    pub parameters: [u64; 4],
     /// Bytes of the name.
     pub length: u64,
     /// Name of the test.
@@ -42,12 +40,12 @@ pub struct BootPage {
 impl BootPage {
     /// A boot page that names a test.
     #[must_use]
-    pub fn new(test: &str, parameters: [u64; 4]) -> Self {
+    pub fn new(test: &str) -> Self {
         let mut name = [0; 64];
         for (place, byte) in name.iter_mut().zip(test.bytes()) {
             *place = byte;
         }
-        Self { magic: MAGIC, parameters, length: bytes::word(test.len().min(64)), name }
+        Self { magic: MAGIC, length: bytes::word(test.len().min(64)), name }
     }
 
     /// The test's name, if the page says something sensible.

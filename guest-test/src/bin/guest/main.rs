@@ -23,9 +23,6 @@ use guest_test::{line, start};
 /// All tests of the guest, by module.
 const SUITES: &[&[Test]] = &[calls::TESTS, devices::TESTS, faults::TESTS, interrupts::TESTS, registers::TESTS];
 
-/// The boot page's parameters.
-static PARAMETERS: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
-
 /// How often a further vCPU came up, and where its context argument ended.
 static SECONDARY: AtomicU64 = AtomicU64::new(0);
 
@@ -35,9 +32,6 @@ extern "C" fn image_main(boot_page: u64, _x1: u64, _x2: u64, _x3: u64) -> ! {
     let page = core::ptr::with_exposed_provenance::<BootPage>(bytes::size(boot_page));
     // SAFETY: the mini host puts a boot page where x0 says; it is plain words and bytes, whatever they are.
     let page = unsafe { page.read() };
-    for (place, word) in PARAMETERS.iter().zip(page.parameters) {
-        place.store(word, Ordering::Relaxed);
-    }
     let name = page.test().unwrap_or("");
     match SUITES.iter().copied().flatten().find(|test| test.name == name) {
         Some(test) => conclude(test.name, &(test.run)()),
@@ -63,11 +57,6 @@ extern "C" fn secondary_main(index: u64) -> ! {
     interrupts::greet_first_cpu();
     let _answer = smccc::hvc(psci::CPU_OFF, &[]);
     start::park()
-}
-
-/// A parameter from the boot page.
-fn parameter(index: usize) -> u64 {
-    PARAMETERS.get(index).map_or(0, |word| word.load(Ordering::Relaxed))
 }
 
 fn off() -> ! {

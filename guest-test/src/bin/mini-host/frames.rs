@@ -49,11 +49,6 @@ fn word_at(address: u64) -> *mut u32 {
     core::ptr::with_exposed_provenance_mut(bytes::size(address))
 }
 
-/// Frames that the pin table takes.
-pub(crate) const fn table_frames() -> u64 {
-    TABLE / FRAME
-}
-
 /// EL2 knows the pin table.
 pub(crate) fn is_registered() -> bool {
     *REGISTERED.lock()

@@ -22,7 +22,7 @@ mod suites;
 mod vm;
 
 use guest_test::smccc::{self, psci};
-use guest_test::{gic, line, start, tap};
+use guest_test::{bytes, gic, line, probe, start, tap};
 
 /// Where CPU 0 begins: x0 is the device tree.
 #[unsafe(no_mangle)]
@@ -50,10 +50,16 @@ extern "C" fn secondary_main(index: u64) -> ! {
     smp::serve(index)
 }
 
-/// Ends the machine.
+/// Ends the machine: PSCI by SMC, or by HVC on a machine that was started without EL2.
 fn off() -> ! {
-    let _answer = smccc::smc(psci::SYSTEM_OFF, &[]);
-    line!("# PSCI SYSTEM_OFF came back");
+    unsafe extern "C" fn by_smc(function: u64, _unused: u64) -> u64 {
+        let [x0, ..] = smccc::smc(bytes::low32(function), &[]);
+        x0
+    }
+    // SAFETY: without a level that takes SMCs this is an undefined instruction, which the probe catches.
+    if unsafe { probe::call(by_smc, u64::from(psci::SYSTEM_OFF), 0) }.is_err() {
+        let _answer = smccc::hvc(psci::SYSTEM_OFF, &[]);
+    }
     start::park()
 }
 

@@ -98,9 +98,4 @@ impl Machine {
             None
         })
     }
-
-    /// The host may use this address as memory.
-    pub(crate) fn has_memory_at(&self, address: u64) -> bool {
-        self.memory.iter().any(|range| range.contains(&address))
-    }
 }

@@ -90,13 +90,13 @@ impl Vm {
     }
 
     /// A started VM with the guest image, set to run one of its tests.
-    pub(crate) fn image(test: &str, parameters: [u64; 4], vcpus: u64) -> Result<Self, Failure> {
+    pub(crate) fn image(test: &str, vcpus: u64) -> Result<Self, Failure> {
         let mut vm = Self::configured(vcpus)?;
         vm.set_register(32, port::IMAGE)?;
         vm.set_register(0, port::RAM)?;
         calls::vm_start(vm.handle).done("VM_START")?;
         let boot = Folio::take_pinned(0)?;
-        let page = BootPage::new(test, parameters);
+        let page = BootPage::new(test);
         // SAFETY: a BootPage is plain words and bytes without padding.
         let bytes = unsafe { core::slice::from_raw_parts((&raw const page).cast::<u8>(), size_of::<BootPage>()) };
         store(&boot, 0, bytes)?;
@@ -293,14 +293,14 @@ impl Vm {
     pub(crate) fn end(mut self) -> Outcome {
         self.teardown_begin().done("VM_TEARDOWN_BEGIN")?;
         self.reclaim_all()?;
+        self.end_after_teardown()
+    }
+
+    /// Ends a teardown that was begun, after everything was taken back.
+    pub(crate) fn end_after_teardown(mut self) -> Outcome {
         calls::vm_teardown_finish(self.handle).done("VM_TEARDOWN_FINISH")?;
         self.handle = 0;
         Ok(())
-    }
-
-    /// The VM was torn down by other means; its folios are the host's.
-    pub(crate) fn forget(mut self) {
-        self.handle = 0;
     }
 }
 

@@ -3,6 +3,33 @@
 use guest_test::tap::Test;
 
 mod before;
+mod donation;
+mod guest;
+mod interface;
+mod isolation;
+mod leaks;
+mod life;
+mod pins;
+mod pool_frames;
+mod processors;
+mod registers;
+mod sharing;
+mod snapshot;
+mod storm;
 
 /// Every suite.
-pub(crate) const ALL: &[&[Test]] = &[before::TESTS];
+pub(crate) const ALL: &[&[Test]] = &[
+    before::TESTS,
+    interface::TESTS,
+    processors::TESTS,
+    pins::TESTS,
+    donation::TESTS,
+    isolation::TESTS,
+    pool_frames::TESTS,
+    life::TESTS,
+    registers::TESTS,
+    sharing::TESTS,
+    guest::TESTS,
+    leaks::TESTS,
+    storm::TESTS,
+];
