@@ -67,6 +67,8 @@ pub(crate) struct Machine {
     pub(crate) counts_instructions: bool,
     /// Whether a reset starts the machine anew; else it ends QEMU.
     pub(crate) restarts: bool,
+    /// Whether EL2 may end QEMU with an exit code when it cannot start.
+    pub(crate) tells_status: bool,
     /// Whether QEMU waits for gdb.
     pub(crate) waits_for_gdb: bool,
     /// What runs.
@@ -84,6 +86,7 @@ impl Machine {
             virtualization: matches!(boot, Boot::Hypervisor { .. }),
             counts_instructions: false,
             restarts: false,
+            tells_status: false,
             waits_for_gdb: false,
             boot,
         }
@@ -115,6 +118,10 @@ impl Machine {
         if self.counts_instructions {
             qemu.args(["-icount", "shift=0,sleep=off", "-seed", "1"])
                 .args(["-rtc", "base=2020-01-01,clock=vm"]);
+        }
+        if self.tells_status {
+            qemu.args(["-semihosting-config", "enable=on,target=native"])
+                .args(["-append", "pinfold.semihosting"]);
         }
         if self.waits_for_gdb {
             qemu.args(["-S", "-gdb", "tcp:localhost:1234"]);

@@ -18,6 +18,19 @@ pub(crate) fn build(workspace: &Workspace, kernel: &Kernel) -> Result<PathBuf> {
     Ok(place.join("pinfold.ko"))
 }
 
+/// Builds the test of the driver's user interface, a static program for the host.
+pub(crate) fn test(workspace: &Workspace) -> Result<PathBuf> {
+    let source = workspace.path("host-shim/driver/test");
+    let program = workspace.out("host/driver-test")?;
+    Step::new("driver's test", workspace.log("driver-test")).run(
+        Command::new("aarch64-linux-gnu-gcc")
+            .args(["-O2", "-static", "-o"])
+            .arg(&program)
+            .args([source.join("uapi.c"), source.join("guests.S")]),
+    )?;
+    Ok(program)
+}
+
 fn compile(workspace: &Workspace, kernel: &Kernel, source: &Path, place: &Path) -> Result<()> {
     Step::new("driver: copying", workspace.log("driver-copy")).run(
         Command::new("cp")

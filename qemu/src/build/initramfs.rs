@@ -22,6 +22,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) guest_kernel: &'a Path,
     /// The host's driver.
     pub(crate) driver: &'a Path,
+    /// The test of its user interface.
+    pub(crate) driver_test: &'a Path,
 }
 
 impl Parts<'_> {
@@ -33,6 +35,7 @@ impl Parts<'_> {
         archive.program("init", &scripts.join("host-init"))?;
         archive.program("bin/ticks", self.ticks)?;
         archive.program("bin/pinfold", self.program)?;
+        archive.program("bin/driver-test", self.driver_test)?;
         archive.directory("etc")?;
         archive.file("etc/motd", &scripts.join("motd"))?;
         archive.directory("guest")?;

@@ -66,6 +66,8 @@ pub(crate) struct Products {
     pub(crate) pinfold_elf: PathBuf,
     /// The bare-metal host that drives hypercalls at EL1.
     pub(crate) mini_host: PathBuf,
+    /// The bare-metal guests, which the bare-metal host runs.
+    pub(crate) guest: PathBuf,
     /// The patched host kernel.
     pub(crate) host_kernel: PathBuf,
     /// The host kernel with symbols, for gdb.
@@ -77,26 +79,29 @@ pub(crate) struct Products {
 impl Products {
     /// Builds whatever is not there yet.
     pub(crate) fn build(workspace: &Workspace) -> Result<Self> {
-        let cargo = Cargo::new(workspace);
-        let pinfold = cargo.image(&Bin::PINFOLD)?;
-        let _guest = cargo.image(&Bin::GUEST)?;
-        let mini_host = cargo.image(&Bin::MINI_HOST)?;
-        let program = cargo.host_program()?;
         let guest_kernel = kernel::guest(workspace)?;
         let host_kernel = kernel::host(workspace)?;
         let driver = driver::build(workspace, &host_kernel)?;
+        let cargo = Cargo::new(workspace);
+        let pinfold = cargo.image(&Bin::PINFOLD)?;
+        let guest = cargo.image(&Bin::GUEST)?;
+        let mini_host = cargo.image(&Bin::MINI_HOST)?;
+        let program = cargo.host_program()?;
         let ticks = initramfs::ticks(workspace)?;
+        let driver_test = driver::test(workspace)?;
         let parts = initramfs::Parts {
             ticks: &ticks,
             program: &program,
             guest_kernel: &guest_kernel.image,
             driver: &driver,
+            driver_test: &driver_test,
         };
         let host_initramfs = parts.host(workspace)?;
         Ok(Self {
             pinfold: pinfold.flat,
             pinfold_elf: pinfold.elf,
             mini_host: mini_host.flat,
+            guest: guest.flat,
             host_kernel: host_kernel.image,
             host_kernel_elf: host_kernel.directory.join("vmlinux"),
             host_initramfs,

@@ -55,7 +55,7 @@ fn boot(bench: &Bench, machine: &Machine, name: &str) -> Result<()> {
 }
 
 /// A boot that the kernel complains about is not a good one.
-fn no_complaints(seen: &str) -> Result<()> {
+pub(super) fn no_complaints(seen: &str) -> Result<()> {
     const SIGNS: [&str; 6] = [
         "WARNING:",
         "BUG:",

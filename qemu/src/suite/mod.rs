@@ -8,8 +8,10 @@ mod bad_input;
 mod boot;
 mod cost;
 mod demonstration;
+mod driver;
 mod mini_host;
 mod shell;
+mod tap;
 mod unit;
 
 use crate::build::{Products, Workspace};
@@ -147,6 +149,7 @@ pub(crate) fn run(workspace: Workspace, filter: &str) -> Result<()> {
     tests.extend(mini_host::tests());
     tests.extend(boot::tests());
     tests.extend(bad_input::tests());
+    tests.extend(driver::tests());
     tests.extend(shell::tests());
     tests.extend(cost::tests());
     tests.extend(demonstration::tests());
