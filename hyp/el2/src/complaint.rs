@@ -10,7 +10,6 @@ use crate::{psci, semihosting};
 
 /// What is wrong, and what to change.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "each variant is its own text, below")]
 pub(crate) enum Complaint {
     Image { start: usize },
     Cpu(&'static str),
@@ -28,7 +27,6 @@ pub(crate) enum Complaint {
     Overlap(&'static str, &'static str),
     OutsideMemory(&'static str),
     OutOfFrames,
-    Core,
 }
 
 impl fmt::Display for Complaint {
@@ -64,7 +62,6 @@ impl fmt::Display for Complaint {
             Self::Overlap(one, other) => write!(f, "{one} and {other} overlap; load them further apart"),
             Self::OutsideMemory(what) => write!(f, "{what} does not lie in RAM; load it there, or give QEMU more -m"),
             Self::OutOfFrames => write!(f, "EL2's 2 MiB are used up while starting; build it without debug options"),
-            Self::Core => write!(f, "the host's stage 2 cannot be built; give QEMU -M virt as documented in README.md"),
         }
     }
 }
