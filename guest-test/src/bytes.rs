@@ -27,7 +27,7 @@ pub const fn size(value: u64) -> usize {
 
 /// The low 32 bits of a register.
 #[must_use]
-#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "the mask keeps what fits")]
+#[expect(clippy::as_conversions, reason = "the mask keeps what fits")]
 pub const fn low32(value: u64) -> u32 {
     (value & 0xffff_ffff) as u32
 }

@@ -179,7 +179,7 @@ macro_rules! system_registers {
         /// Writes them all.
         ///
         /// # Safety
-        /// No probe runs on this CPU (TPIDR_EL1 is among them) and no exception comes until the old values are back.
+        /// No probe runs on this CPU (`TPIDR_EL1` is among them) and no exception comes until the old values are back.
         pub unsafe fn write_system_registers(values: &SystemRegisters) {
             let mut values = values.iter();
             $(if let Some(word) = values.next() {

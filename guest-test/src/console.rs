@@ -1,4 +1,4 @@
-//! The console: bytes to the UART at 0x0900_0000.
+//! The console: bytes to the UART at `0x0900_0000`.
 //!
 //! On QEMU's `virt` machine, a PL011 is there (data register at offset 0, DDI 0183); a guest finds a 16550 (transmit holding register at offset 0). A byte
 //! stored to offset 0 is a character for both, and neither ever refuses one: QEMU's devices take a byte at once.

@@ -13,7 +13,7 @@ use crate::{bytes, mmio, timer};
 pub const GICD: u64 = 0x0800_0000;
 /// First redistributor; each CPU has [`GICR_STRIDE`] bytes.
 pub const GICR: u64 = 0x080a_0000;
-/// RD_base and SGI_base, 64 KiB each.
+/// `RD_base` and `SGI_base`, 64 KiB each.
 pub const GICR_STRIDE: u64 = 0x2_0000;
 
 const GICD_CTLR: u64 = 0x0;

@@ -1,7 +1,7 @@
 //! Device registers: every access is one plain `ldr` or `str` with a base register and nothing else.
 //!
 //! A compiler may turn `write_volatile` into a store with write-back, for which the CPU reports no instruction syndrome
-//! (ESR_EL2.ISV = 0, DDI 0487 D24.2), and which a hypervisor therefore cannot emulate. Hence the assembly.
+//! (`ESR_EL2.ISV` = 0, DDI 0487 D24.2), and which a hypervisor therefore cannot emulate. Hence the assembly.
 
 use core::arch::asm;
 

@@ -1,11 +1,11 @@
 //! Probes: run something that may fault, and get the fault back as a value.
 //!
-//! [`call`] keeps the callee-saved registers on the stack and its stack pointer in TPIDR_EL1; the synchronous vector finds it there and returns
-//! from `call` with what it found. Invariant: TPIDR_EL1 is 0 whenever no probe runs on this CPU (unless a test keeps a canary there and expects no fault).
+//! [`call`] keeps the callee-saved registers on the stack and its stack pointer in `TPIDR_EL1`; the synchronous vector finds it there and returns
+//! from `call` with what it found. Invariant: `TPIDR_EL1` is 0 whenever no probe runs on this CPU (unless a test keeps a canary there and expects no fault).
 
 use core::arch::global_asm;
 
-/// What a synchronous exception told (DDI 0487 D24.2.40 ESR_EL1, FAR_EL1, ELR_EL1).
+/// What a synchronous exception told (DDI 0487 D24.2.40 `ESR_EL1`, `FAR_EL1`, `ELR_EL1`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Fault {

@@ -24,11 +24,11 @@ pub mod psci {
     pub const FEATURES: u32 = 0x8400_000a;
     /// The parameters make no sense.
     pub const INVALID_PARAMETERS: u64 = 0xffff_ffff_ffff_fffe;
-    /// CPU_ON of a CPU that is on.
+    /// `CPU_ON` of a CPU that is on.
     pub const ALREADY_ON: u64 = 0xffff_ffff_ffff_fffc;
 }
 
-/// SMCCC_VERSION.
+/// `SMCCC_VERSION`.
 pub const VERSION: u32 = 0x8000_0000;
 
 fn arguments(words: &[u64]) -> [u64; 17] {

@@ -132,7 +132,7 @@ pub fn image_range() -> (u64, u64) {
     (bytes::word((&raw const _start).expose_provenance()), bytes::word((&raw const __image_end).expose_provenance()))
 }
 
-/// Exception level that the CPU runs at (DDI 0487 C5.2.1, CurrentEL).
+/// Exception level that the CPU runs at (DDI 0487 C5.2.1, `CurrentEL`).
 #[must_use]
 pub fn exception_level() -> u64 {
     use aarch64_cpu::registers::{CurrentEL, Readable};

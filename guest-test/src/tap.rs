@@ -120,6 +120,7 @@ pub struct Summary {
 }
 
 /// Runs the tests whose names contain `filter` and prints their results.
+#[must_use]
 pub fn run(suites: &[&[Test]], filter: &str) -> Summary {
     let chosen = || suites.iter().copied().flatten().filter(|test| test.name.contains(filter));
     crate::line!("TAP version 14");

@@ -23,7 +23,7 @@ mod kvm {
     pub(super) const UUID_WORDS: [u64; 4] = [0xb66f_b428, 0xe911_c52e, 0x564b_caa9, 0x743a_004d];
 }
 
-/// SMCCC's INVALID_PARAMETER, as KVM's calls return it.
+/// SMCCC's `INVALID_PARAMETER`, as KVM's calls return it.
 const INVALID_PARAMETER: u64 = u64::MAX - 2;
 
 /// x0 of a call, sign-extended from 32 bits for calls whose id says so.
@@ -38,7 +38,7 @@ tests! { "calls":
         check_eq!(hvc(psci::VERSION, &[]), 0x1_0001, "PSCI_VERSION");
     }
 
-    /// PSCI_FEATURES knows what there is and nothing else.
+    /// `PSCI_FEATURES` knows what there is and nothing else.
     psci_features {
         for function in [psci::VERSION, psci::CPU_OFF, psci::CPU_ON, psci::AFFINITY_INFO, psci::SYSTEM_OFF,
             psci::SYSTEM_RESET, psci::FEATURES, smccc::VERSION] {
@@ -49,7 +49,7 @@ tests! { "calls":
         }
     }
 
-    /// CPU_ON and AFFINITY_INFO of vCPUs that are not there, or are this one.
+    /// `CPU_ON` and `AFFINITY_INFO` of vCPUs that are not there, or are this one.
     psci_garbage {
         for mpidr in [1, 0xff, 0x100, 1 << 32, u64::MAX] {
             check_eq!(hvc(psci::CPU_ON, &[mpidr, start::secondary_entry_point(), 1]), psci::INVALID_PARAMETERS, "CPU_ON of {mpidr:#x}");
@@ -59,7 +59,7 @@ tests! { "calls":
         check_eq!(hvc(psci::AFFINITY_INFO, &[0, 0]), 0, "AFFINITY_INFO of this vCPU");
     }
 
-    /// The second vCPU comes up where CPU_ON said, at EL1, and goes off again.
+    /// The second vCPU comes up where `CPU_ON` said, at EL1, and goes off again.
     psci_cpu_on {
         check_eq!(hvc(psci::AFFINITY_INFO, &[1, 0]), 1, "AFFINITY_INFO before CPU_ON");
         for round in 1..=3_u64 {
@@ -85,7 +85,7 @@ tests! { "calls":
         check_eq!([a, b, c, d], kvm::UUID_WORDS, "UUID");
     }
 
-    /// FEATURES names itself, MEMINFO, MEM_SHARE and MEM_UNSHARE.
+    /// FEATURES names itself, MEMINFO, `MEM_SHARE` and `MEM_UNSHARE`.
     kvm_features {
         let [features, ..] = smccc::hvc(kvm::FEATURES, &[]);
         check_eq!(features, 0x1d, "KVM features");
@@ -140,7 +140,7 @@ tests! { "calls":
         }
     }
 
-    /// SYSTEM_RESET ends the run.
+    /// `SYSTEM_RESET` ends the run.
     system_reset {
         let [result, ..] = smccc::hvc(psci::SYSTEM_RESET, &[]);
         check!(false, "SYSTEM_RESET came back with {result:#x}");

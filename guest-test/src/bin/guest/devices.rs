@@ -34,16 +34,7 @@ tests! { "devices":
     widths {
         for (width, value) in [(1_u64, 0x80_u64), (2, 0x8001), (4, 0x8000_0001), (8, 0x8000_0000_0000_0001)] {
             port::tell(width);
-            // SAFETY: the port is a device that touches no memory of this image.
-            let found = unsafe {
-                match width {
-                    1 => u64::from(mmio::read8(port::ASK)),
-                    2 => u64::from(mmio::read16(port::ASK)),
-                    4 => u64::from(mmio::read32(port::ASK)),
-                    _ => mmio::read64(port::ASK),
-                }
-            };
-            check_eq!(found, value, "{width} bytes");
+            check_eq!(ask(width), value, "{width} bytes");
         }
         port::tell(1);
         // SAFETY: one load.
@@ -53,7 +44,8 @@ tests! { "devices":
 
     /// Accesses that carry no syndrome cannot be emulated: the guest gets an abort and lives.
     without_syndrome {
-        for (routine, what) in [(guest_load_pair as probe::Routine, "pair"), (guest_store_writeback, "write-back")] {
+        let routines: [(probe::Routine, &str); 2] = [(guest_load_pair, "pair"), (guest_store_writeback, "write-back")];
+        for (routine, what) in routines {
             // SAFETY: one access to a device that touches no memory of this image.
             let fault = unsafe { probe::call(routine, port::ASK, 0) };
             check!(fault.is_err_and(probe::Fault::is_data_abort), "{what}: {fault:x?}");
@@ -85,8 +77,7 @@ tests! { "devices":
 
     /// The distributor says that it is a GICv3 with affinity routing and 256 SPIs at least as many as lines.
     gic_identity {
-        // SAFETY: the GIC is device memory.
-        let (peripheral, kind) = unsafe { (mmio::read32(gic::GICD + 0xffe8), mmio::read32(gic::GICD + 4)) };
+        let (peripheral, kind) = (read(gic::GICD + 0xffe8), read(gic::GICD + 4));
         check_eq!(peripheral >> 4 & 0xf, 3, "GICD_PIDR2.ArchRev");
         check!(kind & 0x1f >= 8, "GICD_TYPER {kind:#x} has too few lines");
         check_eq!(kind >> 16 & 3, 0, "GICD_TYPER.MBIS and LPIS");
@@ -95,11 +86,28 @@ tests! { "devices":
 
 /// Reads a word and writes the same and all ones; any fault is the guest's own.
 fn sweep(address: u64) {
-    // The interrupts that this may enable stay masked in the CPU.
-    // SAFETY: device memory; the virtual GIC writes no memory.
-    unsafe {
-        let word = mmio::read32(address);
-        mmio::write32(address, u32::MAX);
-        mmio::write32(address, word);
+    let word = read(address);
+    for value in [u32::MAX, word] {
+        // SAFETY: device memory; the virtual GIC writes no memory, and what is enabled here stays masked in the CPU.
+        unsafe { mmio::write32(address, value) };
+    }
+}
+
+/// Reads a word of the virtual GIC.
+fn read(address: u64) -> u32 {
+    // SAFETY: device memory.
+    unsafe { mmio::read32(address) }
+}
+
+/// Asks the mini host for a word of so many bytes.
+fn ask(width: u64) -> u64 {
+    match width {
+        // SAFETY: the port is a device that touches no memory of this image.
+        1 => u64::from(unsafe { mmio::read8(port::ASK) }),
+        // SAFETY: as above.
+        2 => u64::from(unsafe { mmio::read16(port::ASK) }),
+        // SAFETY: as above.
+        4 => u64::from(unsafe { mmio::read32(port::ASK) }),
+        _ => port::ask(),
     }
 }

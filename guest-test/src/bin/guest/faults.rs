@@ -65,7 +65,9 @@ const fn msr(register: u32) -> u32 {
 tests! { "faults":
     /// HVC with an immediate, and SMC: not there, or undefined; never anything else.
     conduits {
-        for (routine, what) in [(guest_hvc_with_immediate as Routine, "hvc #0x1234"), (guest_smc, "smc #0"), (guest_smc_with_immediate, "smc #0xffff")] {
+        let routines: [(Routine, &str); 3] =
+            [(guest_hvc_with_immediate, "hvc #0x1234"), (guest_smc, "smc #0"), (guest_smc_with_immediate, "smc #0xffff")];
+        for (routine, what) in routines {
             for function in [0x8400_0000_u64, 0xc600_0100, 0x8600_ff01, u64::MAX, 0] {
                 // SAFETY: the routines are one call and a return.
                 let found = unsafe { probe::call(routine, function, 0) };

@@ -1,10 +1,11 @@
 //! The guest: a bare-metal image that runs one test inside a protected VM and reports through the test port.
 //!
-//! x0 is the boot page (`guest_test::port::BootPage`), which names the test. The verdict goes to the port, then PSCI SYSTEM_OFF.
+//! x0 is the boot page (`guest_test::port::BootPage`), which names the test. The verdict goes to the port, then PSCI `SYSTEM_OFF`.
 //! Invariant: the guest trusts nobody; each test judges with its own eyes what the hypervisor did to it.
 
 #![no_std]
 #![no_main]
+#![expect(clippy::result_large_err, reason = "a failure carries its text; there is one in a test's life")]
 
 mod calls;
 mod devices;
@@ -33,12 +34,11 @@ extern "C" fn image_main(boot_page: u64, _x1: u64, _x2: u64, _x3: u64) -> ! {
     // SAFETY: the mini host puts a boot page where x0 says; it is plain words and bytes, whatever they are.
     let page = unsafe { page.read() };
     let name = page.test().unwrap_or("");
-    match SUITES.iter().copied().flatten().find(|test| test.name == name) {
-        Some(test) => conclude(test.name, &(test.run)()),
-        None => {
-            line!("no test is named {name:?}");
-            port::verdict(false);
-        }
+    if let Some(test) = SUITES.iter().copied().flatten().find(|test| test.name == name) {
+        conclude(test.name, &(test.run)());
+    } else {
+        line!("no test is named {name:?}");
+        port::verdict(false);
     }
     off()
 }

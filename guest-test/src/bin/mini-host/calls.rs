@@ -22,6 +22,13 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
+    /// The reply that x0 onwards hold.
+    pub(crate) fn of(registers: &[u64]) -> Self {
+        let mut words = registers.iter().copied();
+        let mut next = || words.next().unwrap_or(0);
+        Self { x0: next(), status: next(), results: core::array::from_fn(|_| next()) }
+    }
+
     /// The results of a call that must have succeeded.
     pub(crate) fn done(self, what: &str) -> Result<[u64; 6], Failure> {
         if self.x0 == 0 && self.status == Status::Ok.number() { Ok(self.results) } else { Err(self.failure(what, "to be done")) }
@@ -85,8 +92,7 @@ pub(crate) struct Found {
 
 /// Calls any function id with any arguments.
 pub(crate) fn call(id: u32, arguments: &[u64]) -> Reply {
-    let [x0, status, a, b, c, d, e, f, ..] = smccc::hvc(id, arguments);
-    Reply { x0, status, results: [a, b, c, d, e, f] }
+    Reply::of(&smccc::hvc(id, arguments))
 }
 
 /// Pinfold answers the UUID call.

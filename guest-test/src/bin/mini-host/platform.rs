@@ -43,7 +43,7 @@ pub(crate) fn read(address: u64) -> Result<(), &'static str> {
     let guest = number("linux,initrd-start").unwrap_or(0)..number("linux,initrd-end").unwrap_or(0);
     let memory: Vec<Range<u64>> = tree
         .find_all_nodes("/memory")
-        .filter_map(|node| node.reg())
+        .filter_map(fdt::node::FdtNode::reg)
         .flatten()
         .map(|region| {
             let first = bytes::word(region.starting_address.expose_provenance());

@@ -1,4 +1,4 @@
-//! Jobs on other CPUs: each is a PSCI CPU_ON, a function, and a CPU_OFF.
+//! Jobs on other CPUs: each is a PSCI `CPU_ON`, a function, and a `CPU_OFF`.
 //!
 //! There are no idle loops and no wake-ups to lose, and EL2's PSCI relay is exercised by every job.
 //! Invariant: a CPU's slot is `Some` from [`begin`] until the job's result was put into it; [`Job::result`] waits for both the result and the CPU being off.

@@ -1,6 +1,6 @@
 //! A [`Vm`]: one protected VM of a test, with the folios that were given to it.
 //!
-//! [`Vm::run`] is one VCPU_RUN; [`Vm::next`] goes on through interrupts, missing pages, sharing and console output until something comes that a test must
+//! [`Vm::run`] is one `VCPU_RUN`; [`Vm::next`] goes on through interrupts, missing pages, sharing and console output until something comes that a test must
 //! see. Invariant: `folios` lists exactly what EL2 maps into the guest; dropping the VM tears it down and takes everything back.
 
 use alloc::vec::Vec;
@@ -23,7 +23,7 @@ pub(crate) const SCRATCH_GFN: u64 = port::SCRATCH / FRAME;
 /// How long a guest may be silent.
 const PATIENCE: u64 = 10_000;
 
-/// Why VCPU_RUN returned.
+/// Why `VCPU_RUN` returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Exit {
     /// The reason.
@@ -51,9 +51,9 @@ pub(crate) struct Vm {
     handle: u64,
     folios: Vec<(u64, Folio)>,
     console: Vec<u8>,
-    /// UNSHARE_REQUESTs are answered with a refusal.
+    /// `UNSHARE_REQUESTs` are answered with a refusal.
     pub(crate) refuses_unshare: bool,
-    /// How many exits of SHARED and UNSHARE_REQUEST came.
+    /// How many exits of SHARED and `UNSHARE_REQUEST` came.
     pub(crate) shared: [u32; 2],
 }
 
@@ -317,7 +317,7 @@ impl Drop for Vm {
     }
 }
 
-/// An exit, from what VCPU_RUN gave.
+/// An exit, from what `VCPU_RUN` gave.
 pub(crate) fn exit_of(reply: Reply) -> Result<Exit, Failure> {
     let [number, first, second, third, ..] = reply.done("VCPU_RUN")?;
     match ExitReason::from_number(number) {

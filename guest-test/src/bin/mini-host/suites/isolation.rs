@@ -116,10 +116,10 @@ tests! { "isolation":
     /// What the guest wrote itself is out of reach, too.
     guest_secret_is_out_of_reach {
         let mut vm = Vm::puppet()?;
-        vm.writes(SCRATCH_GFN * FRAME, 0x5ec3e7)?;
+        vm.writes(SCRATCH_GFN * FRAME, 0x005e_c3e7)?;
         let address = vm.folio(SCRATCH_GFN)?.address();
         injected(memory_probe::read(address), address, false)?;
-        check_eq!(vm.reads(SCRATCH_GFN * FRAME)?, 0x5ec3e7, "the guest's view");
+        check_eq!(vm.reads(SCRATCH_GFN * FRAME)?, 0x005e_c3e7, "the guest's view");
         vm.end()?;
     }
 
@@ -200,13 +200,13 @@ tests! { "isolation":
         let first = snapshot::ram()?.first;
         for pfn in [frame, frame + 1, frame + 64, first] {
             if snapshot::state(pfn)? == Some(State::Hyp) {
-                let found = memory_probe::read(pfn * FRAME | mmu::HIGH);
+                let found = memory_probe::read((pfn * FRAME) | mmu::HIGH);
                 check!(found.is_err() || found == Ok(0), "pfn {pfn:#x} shows {found:x?}");
             }
         }
     }
 
-    /// QEMU's fw_cfg would write anywhere for the host: it is out of reach.
+    /// QEMU's `fw_cfg` would write anywhere for the host: it is out of reach.
     fw_cfg_is_out_of_reach {
         for address in [0x0902_0000, 0x0902_0008, 0x0902_0010] {
             check!(memory_probe::read(address).is_err(), "{address:#x} can be read");

@@ -23,7 +23,7 @@ fn run_elsewhere(handle: u64) -> u64 {
 }
 
 tests! { "life":
-    /// Arguments of VM_CREATE and VCPU_CREATE without sense.
+    /// Arguments of `VM_CREATE` and `VCPU_CREATE` without sense.
     creation_garbage {
         let before = Snapshot::take()?;
         for (flags, vcpus) in [(0, 1), (2, 1), (u64::MAX, 1), (VM_PROTECTED, 0), (VM_PROTECTED, limit::MAX_VCPUS + 1), (VM_PROTECTED, u64::MAX)] {
@@ -62,7 +62,7 @@ tests! { "life":
         vm.end()?;
     }
 
-    /// Before VM_START nothing runs; after it nothing is configured.
+    /// Before `VM_START` nothing runs; after it nothing is configured.
     phases {
         let vm = Vm::configured(1)?;
         let handle = vm.handle();
@@ -170,7 +170,7 @@ tests! { "life":
         vm.end_after_teardown()?;
     }
 
-    /// SYSTEM_OFF, SYSTEM_RESET and a crash are told as what they are.
+    /// `SYSTEM_OFF`, `SYSTEM_RESET` and a crash are told as what they are.
     ends {
         let mut vm = Vm::puppet()?;
         vm.does(Command::Off)?;
@@ -184,10 +184,10 @@ tests! { "life":
         vm.end()?;
     }
 
-    /// IRQ_LINE takes SPIs of 32..287 and levels 0 and 1.
+    /// `IRQ_LINE` takes SPIs of 32..287 and levels 0 and 1.
     irq_line_garbage {
         let vm = Vm::configured(1)?;
-        for (intid, level) in [(0, 1), (31, 1), (27, 1), (288, 1), (1023, 1), (1 << 32 | 40, 1), (u64::MAX, 1), (40, 2), (40, u64::MAX)] {
+        for (intid, level) in [(0, 1), (31, 1), (27, 1), (288, 1), (1023, 1), (0x1_0000_0028, 1), (u64::MAX, 1), (40, 2), (40, u64::MAX)] {
             calls::irq_line(vm.handle(), intid, level).refused_as_one_of(&[Status::Invalid], "IRQ_LINE without sense")?;
         }
         for intid in [limit::MIN_SPI, limit::MAX_SPI] {

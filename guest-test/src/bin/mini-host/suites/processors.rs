@@ -37,7 +37,7 @@ tests! { "processors":
         }
     }
 
-    /// CPU_ON of CPUs that are not there, of this CPU, and of a CPU that is on.
+    /// `CPU_ON` of CPUs that are not there, of this CPU, and of a CPU that is on.
     cpu_on_garbage {
         let entry = start::secondary_entry_point();
         for mpidr in [0xff, 0xff00, 0xff_0000, 1 << 32, u64::MAX, 1 << 63] {
@@ -49,7 +49,7 @@ tests! { "processors":
         check_eq!(smccc::signed(x0), psci::ALREADY_ON, "CPU_ON of this CPU");
     }
 
-    /// AFFINITY_INFO knows who is on.
+    /// `AFFINITY_INFO` knows who is on.
     affinity_info {
         let cpus = &platform::machine().cpus;
         for (index, mpidr) in cpus.iter().enumerate() {

@@ -13,7 +13,7 @@ use crate::vm::{Exit, Vm, exit_of};
 const HOST: u16 = 0x4057;
 const GUEST: u16 = 0x6e57;
 
-/// One VCPU_RUN with canaries in every register of the host's that the call does not use.
+/// One `VCPU_RUN` with canaries in every register of the host's that the call does not use.
 fn guarded_run(vm: &Vm, answer: u64) -> Result<Exit, Failure> {
     let mut canaries = Canaries::of(HOST);
     let call = HostCall::VcpuRun { vm: Handle(vm.handle()), vcpu: VcpuIndex(0), answer: Value(answer) }.encode();
@@ -34,8 +34,7 @@ fn guarded_run(vm: &Vm, answer: u64) -> Result<Exit, Failure> {
     for ((name, mask), (found, wanted)) in SYSTEM_REGISTERS.iter().zip(system_after.iter().zip(system)) {
         check!(found & mask == wanted, "{name} is {found:#x}, was {wanted:#x}");
     }
-    let [x0, status, a, b, c, d, e, f, ..] = canaries.x;
-    exit_of(Reply { x0, status, results: [a, b, c, d, e, f] })
+    exit_of(Reply::of(&canaries.x))
 }
 
 /// After a run: results in x0..x6, everything else as before, and nothing of the guest's but a written value.

@@ -18,7 +18,7 @@ fn call(vm: &mut Vm, function: u64) -> Result<u64, guest_test::tap::Failure> {
     Ok(x0)
 }
 
-/// INVALID_PARAMETER of KVM's calls.
+/// `INVALID_PARAMETER` of KVM's calls.
 const INVALID: u64 = u64::MAX - 2;
 
 tests! { "sharing":
@@ -82,7 +82,7 @@ tests! { "sharing":
     a_shared_page_is_the_guests {
         let mut vm = Vm::puppet()?;
         let other = Vm::configured(1)?;
-        vm.writes(IPA, 0x5ec3e7)?;
+        vm.writes(IPA, 0x005e_c3e7)?;
         check_eq!(call(&mut vm, MEM_SHARE)?, 0, "MEM_SHARE");
         let pfn = vm.folio(SCRATCH_GFN)?.pfn();
         vm.folio(SCRATCH_GFN)?.set_pin(pinfold_abi::pin_word::donatable(0));
