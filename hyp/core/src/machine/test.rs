@@ -1,1 +1,588 @@
-//! The machine of the tests.
+//! A machine of plain memory for tests: [`FakeMachine`], with a TLB that forgets nothing by itself.
+//!
+//! Whatever a walker could have cached of an entry that is overwritten stays until exactly the invalidation that removes it. The
+//! machine panics when core breaks a rule of the architecture or of Pinfold: makes before it broke, gives a frame a new
+//! user while an old one may still reach it, wipes or frees what somebody reaches, links a table before it is published.
+
+use std::boxed::Box;
+use std::collections::{BTreeMap, BTreeSet};
+use std::vec::Vec;
+
+use super::{
+    HypAccess, Machine, OutOfMemory, RootTables, Scope, TABLE_ENTRIES, Table, TableIndex, Vmid,
+};
+use crate::addr::{FrameRange, Gfn, Pfn, Physical};
+use crate::folio::Folio;
+use crate::hypervisor::{CallRegisters, Hypervisor};
+use crate::memory::Layout;
+use crate::stage2::{Descriptor, Entry, Level};
+
+/// Where the test machine's RAM starts: 1 GiB.
+pub const RAM: u64 = 0x40000;
+/// Where EL2's own memory starts: 2 MiB into RAM.
+pub const EL2: u64 = RAM + 512;
+/// Frames of EL2's own memory.
+pub const EL2_FRAMES: u64 = 512;
+/// Frames of EL2's memory that are the first pool.
+pub const POOL_FRAMES: u64 = 96;
+/// A page of registers that the host may not reach.
+pub const HOLE: u64 = 0x9020;
+
+/// Something that a CPU may have cached, and that is no more in the tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Stale {
+    vmid: Vmid,
+    gfn: u64,
+    frames: u64,
+    what: Cached,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Cached {
+    Leaf(u64),
+    Table(u64),
+}
+
+impl Stale {
+    fn overlaps(&self, vmid: Vmid, gfn: u64, frames: u64) -> bool {
+        self.vmid == vmid && self.gfn < gfn + frames && gfn < self.gfn + self.frames
+    }
+
+    fn reaches(&self, pfn: u64, frames: u64) -> bool {
+        match self.what {
+            Cached::Leaf(first) => first < pfn + frames && pfn < first + self.frames,
+            Cached::Table(table) => (pfn..pfn + frames).contains(&table),
+        }
+    }
+}
+
+/// Where a table hangs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Place {
+    vmid: Vmid,
+    level: Level,
+    first: u64,
+}
+
+/// A machine of plain memory.
+#[derive(Debug, Default)]
+pub struct FakeMachine {
+    tables: BTreeMap<u64, Box<[u64; TABLE_ENTRIES]>>,
+    places: BTreeMap<u64, Place>,
+    roots: BTreeMap<u16, u64>,
+    unpublished: BTreeSet<u64>,
+    stale: Vec<Stale>,
+    /// First frame of each leaf of a guest: its regime, and how many frames.
+    guest_leaves: BTreeMap<u64, (Vmid, u64)>,
+    reserve: Vec<u64>,
+    donated_free: Vec<u64>,
+    donated: BTreeSet<u64>,
+    hyp: BTreeMap<u64, HypAccess>,
+    pin_words: BTreeMap<(u64, usize), u32>,
+    /// What a frame holds: one word stands for all of it; 0 where nothing was written.
+    pub content: BTreeMap<u64, u64>,
+    /// Frames cleaned so far.
+    pub cleaned: u64,
+    /// Frames wiped so far.
+    pub wiped: u64,
+    /// Descriptors written so far.
+    pub writes: u64,
+    /// Somebody runs below EL2, so that walkers look at the tables.
+    running: bool,
+    /// The page that stands in for frames which the host may not reach; the machine thinks that it is a table.
+    decoy: u64,
+    /// Makes [`Machine::prepare_hyp`] say no.
+    pub hyp_is_full: bool,
+}
+
+fn below(level: Level) -> Level {
+    match level {
+        Level::One => Level::Two,
+        Level::Two | Level::Three => Level::Three,
+    }
+}
+
+fn entry(level: Level, raw: u64) -> Entry {
+    Descriptor::from_raw(raw).entry(level)
+}
+
+impl FakeMachine {
+    /// A machine whose pool has these frames.
+    #[must_use]
+    pub fn new(pool: FrameRange<Physical>) -> Self {
+        let mut reserve: Vec<u64> = pool.frames().map(Pfn::raw).collect();
+        reserve.reverse();
+        Self {
+            reserve,
+            ..Self::default()
+        }
+    }
+
+    /// Writes a pin word, as the host does.
+    pub fn set_pin_word(&mut self, table: u64, index: usize, word: u32) {
+        self.pin_words.insert(
+            (table + u64::try_from(index / 1024).unwrap(), index % 1024),
+            word,
+        );
+    }
+
+    /// Every leaf of a regime: first guest frame, first frame, frames, descriptor.
+    #[must_use]
+    pub fn leaves(&self, vmid: Vmid) -> Vec<(u64, u64, u64, u64)> {
+        let mut found = Vec::new();
+        if let Some(root) = self.roots.get(&vmid.0) {
+            for table in [*root, root + 1] {
+                self.leaves_below(table, &mut found);
+            }
+        }
+        found
+    }
+
+    fn leaves_below(&self, table: u64, found: &mut Vec<(u64, u64, u64, u64)>) {
+        let place = self.places[&table];
+        for (raw, index) in self.tables[&table].iter().zip(0_u64..) {
+            let gfn = place.first + (index << place.level.shift());
+            match entry(place.level, *raw) {
+                Entry::Leaf(pfn) => found.push((gfn, pfn.raw(), place.level.frames(), *raw)),
+                Entry::Table(table) => self.leaves_below(table.frame().raw(), found),
+                Entry::Vacant | Entry::Parked(_) => {}
+            }
+        }
+    }
+
+    /// Where a walk for `gfn` ends, if it ends anywhere: the frame, and the descriptor.
+    #[must_use]
+    pub fn walk(&self, vmid: Vmid, gfn: u64) -> Option<(u64, u64)> {
+        let mut table = self.roots.get(&vmid.0)? + (gfn >> 27 & 1);
+        loop {
+            let level = self.places[&table].level;
+            let raw = self.tables[&table][usize::try_from(gfn >> level.shift() & 511).unwrap()];
+            match entry(level, raw) {
+                Entry::Leaf(pfn) => return Some((pfn.raw() + (gfn & (level.frames() - 1)), raw)),
+                Entry::Table(next) => table = next.frame().raw(),
+                Entry::Vacant | Entry::Parked(_) => return None,
+            }
+        }
+    }
+
+    /// The regimes there are.
+    pub fn vmids(&self) -> impl Iterator<Item = Vmid> + '_ {
+        self.roots.keys().map(|vmid| Vmid(*vmid))
+    }
+
+    /// Whether no CPU has anything cached that is not in the tables any more.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.stale.is_empty()
+    }
+
+    /// How many frames of the pool are tables, or stand for the decoy page.
+    #[must_use]
+    pub fn tables_in_use(&self) -> u64 {
+        u64::try_from(self.tables.len()).unwrap()
+    }
+
+    /// The frames that EL2 maps besides its own, and how.
+    #[must_use]
+    pub fn hyp_frames(&self) -> Vec<(u64, HypAccess)> {
+        self.hyp
+            .iter()
+            .map(|(pfn, access)| (*pfn, *access))
+            .collect()
+    }
+
+    /// Whether EL2 maps a frame that was not its own from the start.
+    #[must_use]
+    pub fn hyp_access(&self, pfn: u64) -> Option<HypAccess> {
+        self.hyp.get(&pfn).copied()
+    }
+
+    /// Panics if anybody but EL2 may reach the frames, by a table or by what a CPU has cached.
+    fn expect_unreachable(&self, pfn: u64, frames: u64, why: &str) {
+        if !self.running {
+            return;
+        }
+        if let Some(stale) = self.stale.iter().find(|stale| stale.reaches(pfn, frames)) {
+            panic!("{why}: {pfn:#x} is still in a TLB: {stale:?}");
+        }
+        let by_host = self
+            .walk(Vmid::HOST, pfn)
+            .is_some_and(|(found, _)| found == pfn);
+        assert!(!by_host, "{why}: {pfn:#x} is mapped by the host");
+        let nearest = self.guest_leaves.range(..pfn + frames).next_back();
+        let by_guest = nearest.filter(|(first, (_, count))| *first + count > pfn);
+        assert!(
+            by_guest.is_none(),
+            "{why}: {pfn:#x} is mapped by a guest: {by_guest:?}"
+        );
+    }
+
+    /// Notes what CPUs may have cached of a live entry that goes, and of what hangs below.
+    fn retire(&mut self, place: Place, gfn: u64, raw: u64) {
+        match entry(place.level, raw) {
+            Entry::Leaf(pfn) => {
+                if place.vmid != Vmid::HOST {
+                    self.guest_leaves.remove(&pfn.raw());
+                }
+                self.linger(place, gfn, Cached::Leaf(pfn.raw()));
+            }
+            Entry::Table(table) => {
+                let table = table.frame().raw();
+                self.linger(place, gfn, Cached::Table(table));
+                let child = self
+                    .places
+                    .remove(&table)
+                    .expect("a linked table has a place");
+                for (raw, index) in self.tables[&table].clone().iter().zip(0_u64..) {
+                    self.retire(child, child.first + (index << child.level.shift()), *raw);
+                }
+            }
+            Entry::Vacant | Entry::Parked(_) => {}
+        }
+    }
+
+    fn linger(&mut self, place: Place, gfn: u64, what: Cached) {
+        if self.running {
+            self.stale.push(Stale {
+                vmid: place.vmid,
+                gfn,
+                frames: place.level.frames(),
+                what,
+            });
+        }
+    }
+
+    /// Checks an entry that becomes live, and gives the tables below a place.
+    fn enlist(&mut self, place: Place, gfn: u64, raw: u64) {
+        let frames = place.level.frames();
+        if Descriptor::from_raw(raw).is_valid()
+            && let Some(stale) = self
+                .stale
+                .iter()
+                .find(|stale| stale.overlaps(place.vmid, gfn, frames))
+        {
+            panic!(
+                "made before it was broken and flushed: {gfn:#x} of {:?}, {stale:?}",
+                place.vmid
+            );
+        }
+        match entry(place.level, raw) {
+            Entry::Leaf(pfn) => {
+                let pfn = pfn.raw();
+                let stale = self.stale.iter().find(|stale| stale.reaches(pfn, frames));
+                assert!(
+                    stale.is_none(),
+                    "{pfn:#x} gets a new user while it is still in a TLB: {stale:?}"
+                );
+                let is_table = self.running
+                    && self
+                        .tables
+                        .range(pfn..pfn + frames)
+                        .any(|(table, _)| *table != self.decoy);
+                assert!(!is_table, "{pfn:#x} is mapped, and a table is in it");
+                if place.vmid != Vmid::HOST {
+                    let twice = self.guest_leaves.insert(pfn, (place.vmid, frames));
+                    assert!(
+                        twice.is_none(),
+                        "{pfn:#x} is mapped by two guests, or twice by one"
+                    );
+                }
+            }
+            Entry::Table(table) => {
+                let table = table.frame().raw();
+                assert!(
+                    !self.unpublished.contains(&table),
+                    "table {table:#x} is linked before it is published"
+                );
+                let level = below(place.level);
+                let child = Place {
+                    vmid: place.vmid,
+                    level,
+                    first: gfn,
+                };
+                assert!(
+                    self.places.insert(table, child).is_none(),
+                    "table {table:#x} is linked twice"
+                );
+                for (raw, index) in self.tables[&table].clone().iter().zip(0_u64..) {
+                    self.enlist(child, gfn + (index << level.shift()), *raw);
+                }
+            }
+            Entry::Vacant | Entry::Parked(_) => {}
+        }
+    }
+
+    fn take_frame(&mut self) -> Option<u64> {
+        self.reserve.pop().or_else(|| self.donated_free.pop())
+    }
+
+    fn new_table(&mut self, frame: u64) -> Table {
+        self.expect_unreachable(frame, 1, "a table is allocated");
+        assert!(
+            self.tables
+                .insert(frame, Box::new([0; TABLE_ENTRIES]))
+                .is_none(),
+            "table {frame:#x} is in use"
+        );
+        Table::vouch(Pfn::new(frame).unwrap())
+    }
+
+    fn put_frame(&mut self, frame: u64) {
+        self.tables.remove(&frame).expect("only a table is freed");
+        self.unpublished.remove(&frame);
+        assert!(
+            !self.places.contains_key(&frame),
+            "table {frame:#x} is freed while it is linked"
+        );
+        let stale = self.stale.iter().find(|stale| stale.reaches(frame, 1));
+        assert!(
+            stale.is_none(),
+            "table {frame:#x} is freed while a walker may be in it: {stale:?}"
+        );
+        self.content.insert(frame, 0xDEAD);
+        if self.donated.contains(&frame) {
+            self.donated_free.push(frame)
+        } else {
+            self.reserve.push(frame)
+        }
+    }
+}
+
+impl Machine for FakeMachine {
+    fn allocate_table(&mut self) -> Option<Table> {
+        let frame = self.take_frame()?;
+        Some(self.new_table(frame))
+    }
+
+    fn allocate_root(&mut self) -> Option<RootTables> {
+        let find = |frames: &[u64]| {
+            frames
+                .iter()
+                .copied()
+                .find(|low| low % 2 == 0 && frames.contains(&(low + 1)))
+        };
+        let low = find(&self.reserve).or_else(|| find(&self.donated_free))?;
+        for frames in [&mut self.reserve, &mut self.donated_free] {
+            frames.retain(|frame| *frame != low && *frame != low + 1);
+        }
+        let root = RootTables {
+            low: self.new_table(low),
+            high: self.new_table(low + 1),
+        };
+        // As the table of VMs does it: the lowest that is free.
+        let vmid = (0..).find(|vmid| !self.roots.contains_key(vmid)).unwrap();
+        self.roots.insert(vmid, low);
+        for (table, first) in [(low, 0), (low + 1, 1 << 27)] {
+            self.places.insert(
+                table,
+                Place {
+                    vmid: Vmid(vmid),
+                    level: Level::One,
+                    first,
+                },
+            );
+        }
+        Some(root)
+    }
+
+    fn free_table(&mut self, table: Table) {
+        self.put_frame(table.frame().raw());
+    }
+
+    fn free_root(&mut self, root: RootTables) {
+        for table in [root.low, root.high] {
+            let frame = table.frame().raw();
+            let place = self.places.remove(&frame).expect("a root has a place");
+            assert!(
+                self.tables[&frame].iter().all(|raw| *raw == 0),
+                "a root is freed while it maps something"
+            );
+            assert!(
+                !self.stale.iter().any(|stale| stale.vmid == place.vmid),
+                "a root is freed before its flush"
+            );
+            self.roots.remove(&place.vmid.0);
+            self.put_frame(frame);
+        }
+    }
+
+    fn read(&self, table: Table, index: TableIndex) -> u64 {
+        self.tables
+            .get(&table.frame().raw())
+            .expect("a table is read")[usize::from(index.raw())]
+    }
+
+    fn write(&mut self, table: Table, index: TableIndex, descriptor: u64) {
+        self.writes += 1;
+        let frame = table.frame().raw();
+        let old = self.read(table, index);
+        self.unpublished.insert(frame);
+        if old == descriptor {
+            return;
+        }
+        let place = self.places.get(&frame).copied();
+        let live = place.map(|place| {
+            (
+                place,
+                place.first + (u64::from(index.raw()) << place.level.shift()),
+            )
+        });
+        if let Some((place, gfn)) = live {
+            let swap =
+                Descriptor::from_raw(old).is_valid() && Descriptor::from_raw(descriptor).is_valid();
+            assert!(
+                !swap,
+                "{gfn:#x} of {:?} is replaced without a break",
+                place.vmid
+            );
+            self.retire(place, gfn, old);
+        }
+        self.tables.get_mut(&frame).unwrap()[usize::from(index.raw())] = descriptor;
+        if let Some((place, gfn)) = live {
+            self.enlist(place, gfn, descriptor);
+        }
+    }
+
+    fn publish(&mut self) {
+        self.unpublished.clear();
+    }
+
+    fn invalidate(&mut self, scope: Scope) {
+        self.publish();
+        match scope {
+            Scope::All(vmid) => self.stale.retain(|stale| stale.vmid != vmid),
+            Scope::Range(vmid, range) => {
+                let (first, count) = (range.first().raw(), range.count());
+                self.stale.retain(|stale| {
+                    let whole = first <= stale.gfn && stale.gfn + stale.frames <= first + count;
+                    match stale.what {
+                        Cached::Leaf(_) => !stale.overlaps(vmid, first, count),
+                        Cached::Table(_) => stale.vmid != vmid || !whole,
+                    }
+                });
+            }
+        }
+    }
+
+    fn wipe(&mut self, frame: Pfn) {
+        self.expect_unreachable(frame.raw(), 1, "a frame is wiped");
+        self.wiped += 1;
+        self.content.remove(&frame.raw());
+    }
+
+    fn clean(&mut self, frame: Pfn) {
+        self.expect_unreachable(frame.raw(), 1, "a frame is cleaned");
+        self.cleaned += 1;
+    }
+
+    fn prepare_hyp(&mut self, _: FrameRange<Physical>) -> Result<(), OutOfMemory> {
+        if self.hyp_is_full {
+            Err(OutOfMemory)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn map_hyp(&mut self, frame: Pfn, access: HypAccess) {
+        if access == HypAccess::ReadWrite {
+            self.expect_unreachable(frame.raw(), 1, "EL2 takes a frame");
+        }
+        assert!(
+            self.hyp.insert(frame.raw(), access).is_none(),
+            "EL2 maps {frame:?} twice"
+        );
+    }
+
+    fn unmap_hyp(&mut self, frame: Pfn) {
+        assert!(
+            self.hyp.remove(&frame.raw()).is_some(),
+            "EL2 does not map {frame:?}"
+        );
+    }
+
+    fn read_pin_word(&self, frame: Pfn, index: usize) -> u32 {
+        assert_eq!(
+            self.hyp_access(frame.raw()),
+            Some(HypAccess::ReadOnly),
+            "a pin word is read that is not mapped"
+        );
+        self.pin_words
+            .get(&(frame.raw(), index))
+            .copied()
+            .unwrap_or(0)
+    }
+
+    fn pool_insert(&mut self, frame: Pfn) {
+        assert_eq!(
+            self.hyp_access(frame.raw()),
+            Some(HypAccess::ReadWrite),
+            "the pool gets a frame that is not mapped"
+        );
+        self.donated.insert(frame.raw());
+        self.donated_free.push(frame.raw());
+    }
+
+    fn pool_remove(&mut self) -> Option<Pfn> {
+        let frame = self.donated_free.pop()?;
+        self.donated.remove(&frame);
+        Pfn::new(frame)
+    }
+
+    fn pool_free(&self) -> u64 {
+        u64::try_from(self.reserve.len() + self.donated_free.len()).unwrap()
+    }
+}
+
+/// A range of frames, for tests.
+///
+/// # Panics
+///
+/// When there is none such.
+#[must_use]
+pub fn frames(first: u64, count: u64) -> FrameRange<Physical> {
+    FrameRange::new(Pfn::new(first).unwrap(), count).unwrap()
+}
+
+/// A hypervisor on a fake machine with `count` frames of RAM from [`RAM`].
+///
+/// # Panics
+///
+/// When it does not start.
+#[must_use]
+pub fn boot(count: u64) -> Hypervisor<FakeMachine> {
+    let machine = FakeMachine::new(frames(EL2 + EL2_FRAMES - POOL_FRAMES, POOL_FRAMES));
+    let words = std::vec![Folio::HOST; usize::try_from(count).unwrap()];
+    let layout = Layout {
+        ram: &[frames(RAM, count)],
+        hyp: &[frames(EL2, EL2_FRAMES)],
+        holes: &[frames(HOLE, 1)],
+    };
+    let mut hypervisor =
+        Hypervisor::new(machine, Pfn::new(RAM).unwrap(), words.leak(), &layout).unwrap();
+    let decoy = hypervisor.memory.decoy_page().raw();
+    let machine = hypervisor.memory.machine_mut();
+    machine.running = true;
+    machine.decoy = decoy;
+    hypervisor
+}
+
+/// Makes a host call with these arguments, and returns x0 to x7.
+pub fn call(hypervisor: &mut Hypervisor<FakeMachine>, call: pinfold_abi::HostCall) -> [u64; 8] {
+    let mut registers = CallRegisters::default();
+    for (register, value) in registers.x.iter_mut().zip(call.encode()) {
+        *register = value;
+    }
+    drop(hypervisor.host_call(&mut registers, 0));
+    let [x0, x1, x2, x3, x4, x5, x6, x7, ..] = registers.x;
+    [x0, x1, x2, x3, x4, x5, x6, x7]
+}
+
+/// A guest frame number, for tests.
+///
+/// # Panics
+///
+/// When there is none such.
+#[must_use]
+pub fn gfn(raw: u64) -> Gfn {
+    Gfn::new(raw).unwrap()
+}

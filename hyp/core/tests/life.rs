@@ -1,0 +1,154 @@
+//! One VM from its creation to its end, call by call, with the oracle after each.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says what it found by panicking"
+)]
+
+mod common;
+
+use common::World;
+use pinfold_abi::{HostCall, Status, claim};
+use pinfold_core::machine::Vmid;
+use pinfold_core::machine::test::{RAM, gfn};
+use pinfold_core::memory::{Share, Unshare};
+use pinfold_core::vm::VmHandle;
+
+const FRAMES: u64 = 8 * 512;
+/// The first frame that the tests donate.
+const FIRST: u64 = RAM + 2 * 512;
+/// Where the guest has it.
+const GUEST: u64 = 0x40000;
+
+fn ok(x: [u64; 8]) -> u64 {
+    assert_eq!(x[..2], [0, Status::Ok.number()], "refused: {x:#x?}");
+    x[2]
+}
+
+fn status(x: [u64; 8]) -> Status {
+    assert_eq!(x[0], 0);
+    Status::from_number(x[1]).unwrap()
+}
+
+fn create(world: &mut World) -> claim::Handle {
+    let vm = claim::Handle(ok(world.call(HostCall::VmCreate {
+        flags: claim::Flags(1),
+        vcpus: claim::Count(2),
+    })));
+    ok(world.call(HostCall::VmMemoryRegion {
+        vm,
+        first: claim::Gfn(GUEST),
+        count: claim::Count(4 * 512),
+    }));
+    vm
+}
+
+fn donate(world: &mut World, vm: claim::Handle, offset: u64, count: u64, order: u8) -> [u64; 8] {
+    for folio in 0..count {
+        world.pin_folio(FIRST + offset + (folio << order), order);
+    }
+    world.call(HostCall::MemDonate {
+        vm,
+        gfn: claim::Gfn(GUEST + offset),
+        pfn: claim::Pfn(FIRST + offset),
+        count: claim::Count(count),
+        order: claim::Order(u64::from(order)),
+    })
+}
+
+fn tear_down(world: &mut World, vm: claim::Handle) {
+    ok(world.call(HostCall::VmTeardownBegin { vm }));
+    for first in (0..4 * 512).step_by(512) {
+        let mut done = 0;
+        while done < 512 {
+            let x = world.call(HostCall::MemReclaim {
+                vm,
+                gfn: claim::Gfn(GUEST + first + done),
+                count: claim::Count(512 - done),
+            });
+            world.check();
+            assert!(matches!(status(x), Status::Ok | Status::Again));
+            done += x[2];
+        }
+    }
+    ok(world.call(HostCall::VmTeardownFinish { vm }));
+    world.check();
+}
+
+fn share(world: &mut World, vm: claim::Handle, at: u64) -> bool {
+    let vm = world
+        .hypervisor
+        .vms
+        .get(VmHandle::new(vm.0).unwrap())
+        .unwrap();
+    world
+        .hypervisor
+        .memory
+        .share(&mut vm.memory, gfn(at))
+        .map(Share::commit)
+        .is_ok()
+}
+
+fn unshare(world: &mut World, vm: claim::Handle, at: u64) -> bool {
+    let vm = world
+        .hypervisor
+        .vms
+        .get(VmHandle::new(vm.0).unwrap())
+        .unwrap();
+    world
+        .hypervisor
+        .memory
+        .unshare(&mut vm.memory, gfn(at))
+        .map(Unshare::commit)
+        .is_ok()
+}
+
+#[test]
+fn boot_maps_the_largest_blocks() {
+    let world = World::new(FRAMES);
+    world.check();
+    let leaves = world.machine().leaves(Vmid::HOST);
+    // The GiB of registers with a hole; all other GiBs but that of RAM; RAM itself; what follows RAM.
+    let below = 511 + 511;
+    let blocks_of_ram = 8 - 2;
+    let pages_of_pin_table = 512;
+    assert_eq!(
+        leaves.len(),
+        below + 1022 + blocks_of_ram + pages_of_pin_table + (512 - 8)
+    );
+}
+
+#[test]
+fn a_vm_comes_and_goes() {
+    let mut world = World::new(FRAMES);
+    let before = world.machine().leaves(Vmid::HOST);
+    let pool = world.machine().tables_in_use();
+    for round in 0..20 {
+        let vm = create(&mut world);
+        assert_eq!(ok(donate(&mut world, vm, 0, 1, 9)), 1);
+        world.check();
+        assert_eq!(ok(donate(&mut world, vm, 512, 3, 0)), 3);
+        assert_eq!(ok(donate(&mut world, vm, 516, 4, 2)), 4);
+        assert_eq!(ok(donate(&mut world, vm, 1024 + 250, 512, 0)), 512);
+        world.check();
+        world.guests_write();
+        ok(world.call(HostCall::VmStart { vm }));
+        if round % 2 == 0 {
+            assert!(share(&mut world, vm, GUEST + 7));
+            world.check();
+            assert!(share(&mut world, vm, GUEST + 517));
+            world.check();
+            assert!(!share(&mut world, vm, GUEST + 517), "twice");
+            assert!(unshare(&mut world, vm, GUEST + 517));
+            world.check();
+        }
+        tear_down(&mut world, vm);
+        assert_eq!(
+            world.machine().leaves(Vmid::HOST),
+            before,
+            "the host's entries are not what they were"
+        );
+        assert_eq!(world.machine().tables_in_use(), pool, "tables were lost");
+    }
+}
