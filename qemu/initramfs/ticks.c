@@ -27,12 +27,12 @@ void _start(void)
 {
 	char text[32] = "\nticks                       \n";
 	unsigned long ticks;
-	int place = 27;
+	int place = 28;
 
 	asm volatile("isb; mrs %0, cntvct_el0" : "=r"(ticks));
 	for (; ticks; ticks /= 10)
 		text[place--] = '0' + ticks % 10;
-	syscall4(SYS_WRITE, 1, (long)text, 29, 0);
+	syscall4(SYS_WRITE, 1, (long)text, 30, 0);
 	syscall4(SYS_REBOOT, REBOOT_MAGIC1, REBOOT_MAGIC2, REBOOT_POWER_OFF, 0);
 	for (;;)
 		;

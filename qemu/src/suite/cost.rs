@@ -53,7 +53,7 @@ fn instructions(bench: &Bench, boot: Boot, name: &str) -> Result<u64> {
         ..Machine::new(boot)
     };
     let mut console = bench.console(&machine, name)?;
-    let line = console.expect("ticks", GUARD)?;
+    let line = console.expect("ticks  ", GUARD)?;
     line.rsplit(' ')
         .next()
         .and_then(|ticks| ticks.parse().ok())
