@@ -29,6 +29,7 @@ use crate::sysreg::Answer;
 use crate::vcpu::{Awaited, GuestContext, LoadedVcpu, Vcpu, VcpuExit};
 use crate::vgic::Vgic;
 use crate::vm::{Vm, VmHandle};
+use pinfold_abi::Counter;
 
 /// What a `VCPU_RUN` starts.
 #[derive(Debug)]
@@ -101,6 +102,7 @@ impl<M: Machine> Hypervisor<M> {
         exit: Exit,
         processor: &Processor,
     ) -> Resumption {
+        self.counters.count(Counter::GuestExits);
         match exit {
             Exit::Interrupt => Resumption::Host(VcpuExit::Interrupt),
             Exit::FloatingPoint => Resumption::GuestWithFloatingPoint,
@@ -135,12 +137,13 @@ impl<M: Machine> Hypervisor<M> {
             mut vcpu,
             ..
         } = loaded;
-        let exit = match exit {
-            // Known only now that the timer's registers are saved.
-            VcpuExit::WaitForInterrupt { .. } => VcpuExit::WaitForInterrupt {
+        // Known only now that the timer's registers are saved.
+        let exit = if let VcpuExit::WaitForInterrupt { .. } = exit {
+            VcpuExit::WaitForInterrupt {
                 deadline: vcpu.context.timer.deadline(),
-            },
-            other => other,
+            }
+        } else {
+            exit
         };
         exit.report(registers);
         if let Ok(vm) = self.vms.get(vm) {
@@ -187,7 +190,7 @@ impl<M: Machine> Hypervisor<M> {
     fn standby(&mut self, loaded: &mut LoadedVcpu, processor: &Processor) -> Resumption {
         let mut waits = false;
         let resumption = self.interrupts(loaded, processor, |vgic, vcpu| {
-            waits = !vgic.has_deliverable(vcpu)
+            waits = !vgic.has_deliverable(vcpu);
         });
         if waits {
             Resumption::Host(VcpuExit::WaitForInterrupt { deadline: u64::MAX })

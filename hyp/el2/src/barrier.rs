@@ -2,6 +2,8 @@
 //!
 //! Each is also a compiler barrier for memory: `aarch64-cpu`'s register writes are not.
 
+use core::arch::asm;
+
 use aarch64_cpu::asm::barrier::{self, ISH, ISHST, NSH, SY};
 
 /// Orders stores to descriptors before what any walker of the inner shareable domain does next.
@@ -27,4 +29,16 @@ pub(crate) fn system() {
 /// Makes the writes to system registers so far hold for the next instruction.
 pub(crate) fn context() {
     barrier::isb(SY);
+}
+
+/// Waits until profiling has written its records (PSB CSYNC; a NOP where there is none).
+pub(crate) fn profile() {
+    // SAFETY: a barrier changes nothing.
+    unsafe { asm!("hint #17", options(nostack, preserves_flags)) };
+}
+
+/// Waits until tracing has written its records (TSB CSYNC; a NOP where there is none).
+pub(crate) fn trace() {
+    // SAFETY: a barrier changes nothing.
+    unsafe { asm!("hint #18", options(nostack, preserves_flags)) };
 }

@@ -13,8 +13,8 @@ use crate::device_tree::{Tree, check, host as host_tree};
 use crate::mmu::{self, Access, BLOCK, LIMIT, STAGE1};
 use crate::percpu::{self, power};
 use crate::platform::{self, Bytes, Platform};
-use crate::sysreg::{ID_AA64MMFR0_EL1, ID_AA64MMFR4_EL1, ID_AA64PFR0_EL1, field};
-use crate::{cache, console, heap, host, hypervisor, semihosting, symbols};
+use crate::sysreg::{ID_AA64MMFR0_EL1, ID_AA64MMFR4_EL1, field};
+use crate::{cache, console, gic, heap, host, hypervisor, semihosting, symbols};
 
 use core::sync::atomic::Ordering;
 
@@ -51,13 +51,15 @@ fn bring_up(device_tree: usize) -> Result<Infallible, Complaint> {
     unsafe { heap::set_up(symbols::image_end(), mmu::block_end()) };
 
     let blob = map_device_tree(device_tree, image)?;
-    let tree = Tree::new(blob).map_err(Complaint::DeviceTree)?;
+    let squeezed = check::check(blob).map_err(Complaint::DeviceTree)?;
+    let tree = Tree::new(squeezed.as_deref().unwrap_or(blob)).map_err(Complaint::DeviceTree)?;
     if platform::wants_semihosting(&tree) {
         semihosting::allow();
     }
     let platform = platform::read(&tree)?;
     map_devices(&platform)?;
     number_cpus(&platform)?;
+    gic::set_redistributors(platform.redistributors_in_use());
 
     let folios = folio_array(&platform)?;
     let taken = [image, folios];
@@ -65,10 +67,7 @@ fn bring_up(device_tree: usize) -> Result<Infallible, Complaint> {
     check_layout(&platform, taken, blob_place)?;
     let kernel = kernel_entry(platform.kernel)?;
     let new = host_tree::write(&tree, &platform, &taken).map_err(|_| Complaint::DeviceTree("it cannot be rewritten"))?;
-    drop(tree);
     replace_device_tree(device_tree, blob.len(), &new)?;
-    drop(new);
-
     map_folio_array(folios)?;
     let root = hypervisor::set_up(&platform, image, folios)?;
     host::set_stage2(root);
@@ -85,7 +84,6 @@ fn cpu_suffices() -> Result<(), Complaint> {
         (field(&ID_AA64MMFR0_EL1, 28) == 0xf, "no 4 KiB granule"),
         (field(&ID_AA64MMFR0_EL1, 40) == 1, "no 4 KiB granule at stage 2"),
         (field(&ID_AA64MMFR4_EL1, 24) >= 8, "no EL2 without the Virtualization Host Extensions"),
-        (field(&ID_AA64PFR0_EL1, 24) == 0, "no system registers for the GIC"),
     ];
     lacks.into_iter().find(|(lacking, _)| *lacking).map_or(Ok(()), |(_, what)| Err(Complaint::Cpu(what)))
 }

@@ -10,12 +10,17 @@
 
 extern crate alloc;
 
+use pinfold_core::vcpu::{El1State, FpState, GuestContext};
+
 mod barrier;
 mod boot;
 mod cache;
 mod complaint;
 mod console;
 mod device_tree;
+mod fp;
+mod gic;
+mod guest_trap;
 mod heap;
 mod host;
 mod hypervisor;
@@ -33,6 +38,7 @@ mod syndrome;
 mod sysreg;
 mod tlb;
 mod trap;
+mod world;
 
 core::arch::global_asm!(
     include_str!("boot.S"),
@@ -59,4 +65,28 @@ core::arch::global_asm!(
     fault_bytes = const size_of::<panic::FaultFrame>(),
     emergency_top = const core::mem::offset_of!(percpu::PerCpu, emergency_top),
     stack_top = const core::mem::offset_of!(percpu::PerCpu, stack_top),
+);
+
+core::arch::global_asm!(
+    include_str!("world.S"),
+    x = const core::mem::offset_of!(GuestContext, x),
+    pc = const core::mem::offset_of!(GuestContext, pc),
+    sctlr = const core::mem::offset_of!(El1State, sctlr),
+    ttbr0 = const core::mem::offset_of!(El1State, ttbr0),
+    tcr = const core::mem::offset_of!(El1State, tcr),
+    far = const core::mem::offset_of!(El1State, far),
+    afsr1 = const core::mem::offset_of!(El1State, afsr1),
+    amair = const core::mem::offset_of!(El1State, amair),
+    vbar = const core::mem::offset_of!(El1State, vbar),
+    par = const core::mem::offset_of!(El1State, par),
+    tpidr_el0 = const core::mem::offset_of!(El1State, tpidr_el0),
+    tpidr_el1 = const core::mem::offset_of!(El1State, tpidr_el1),
+    sp_el1 = const core::mem::offset_of!(El1State, sp_el1),
+    spsr = const core::mem::offset_of!(El1State, spsr),
+    pauth = const core::mem::offset_of!(El1State, pauth),
+);
+
+core::arch::global_asm!(
+    include_str!("fp.S"),
+    fpsr = const core::mem::offset_of!(FpState, fpsr),
 );

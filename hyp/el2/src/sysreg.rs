@@ -4,6 +4,8 @@
 //! their feature switched on. The only home of MRS and MSR in Rust. Invariant: a register that may be absent is touched
 //! only behind its feature's ID field ([`field`]).
 
+#![expect(non_camel_case_types, reason = "the Arm ARM's names, as aarch64-cpu has them")]
+
 use core::arch::asm;
 
 pub(crate) use aarch64_cpu::registers::{Readable, Writeable};
@@ -11,7 +13,6 @@ pub(crate) use aarch64_cpu::registers::{Readable, Writeable};
 macro_rules! readable {
     ($($(#[$meta:meta])* $name:ident = $encoding:literal;)*) => {$(
         $(#[$meta])*
-        #[expect(non_camel_case_types, reason = "the Arm ARM's name, as aarch64-cpu has it")]
         pub(crate) struct $name;
 
         impl Readable for $name {
@@ -76,6 +77,8 @@ readable! {
     PMCR_EL0 = "S3_3_C9_C12_0";
     /// Identification of the profiling buffer.
     PMBIDR_EL1 = "S3_0_C9_C10_7";
+    /// INTID of the highest pending interrupt, not acknowledged.
+    ICC_HPPIR1_EL1 = "S3_0_C12_C12_2";
     /// Identification of the trace buffer.
     TRBIDR_EL1 = "S3_0_C9_C11_7";
 }
@@ -127,6 +130,24 @@ writeable! {
     LORC_EL1 = "S3_0_C10_C4_3";
     /// System-register interface of the GIC at EL2.
     ICC_SRE_EL2 = "S3_4_C12_C9_5";
+    /// Streaming mode and ZA.
+    SVCR = "S3_3_C4_C2_2";
+    /// Deferred virtual errors.
+    VDISR_EL2 = "S3_4_C12_C1_1";
+    /// Exception syndrome of EL1.
+    ESR_EL1 = "S3_0_C5_C2_0";
+    /// Return address of EL1.
+    ELR_EL1 = "S3_0_C4_C0_1";
+    /// Return state of EL1.
+    SPSR_EL1 = "S3_0_C4_C0_0";
+    /// Profiling at EL1.
+    PMSCR_EL1 = "S3_0_C9_C9_0";
+    /// Limit of the profiling buffer.
+    PMBLIMITR_EL1 = "S3_0_C9_C10_0";
+    /// Trace filter at EL1.
+    TRFCR_EL1 = "S3_0_C1_C2_1";
+    /// Limit of the trace buffer.
+    TRBLIMITR_EL1 = "S3_0_C9_C11_0";
     /// Guarded control stack of EL1.
     GCSCR_EL1 = "S3_0_C2_C5_0";
 }

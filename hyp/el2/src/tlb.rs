@@ -77,6 +77,16 @@ pub(crate) fn invalidate_vmid(vmid: Vmid) {
     });
 }
 
+/// Removes everything of the regime in VTTBR_EL2 from this CPU, and its instructions from the cache: another vCPU of the VM
+/// ran here, whose private translations are not this one's.
+pub(crate) fn invalidate_vmid_of_this_cpu() {
+    tlbi!("vmalle1");
+    // SAFETY: the next fetch reads the instructions again.
+    unsafe { asm!("ic iallu", options(nostack, preserves_flags)) };
+    barrier::this_cpu();
+    barrier::context();
+}
+
 /// Removes everything of EL1 and EL0, all regimes, from this CPU: its state at reset.
 pub(crate) fn invalidate_all_of_this_cpu() {
     barrier::descriptors_written();

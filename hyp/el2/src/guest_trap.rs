@@ -1,0 +1,60 @@
+//! A guest's turn on this CPU: enter, let core decide, resume or leave.
+
+use aarch64_cpu::registers::{CNTVCT_EL0, ID_AA64ISAR0_EL1, ID_AA64MMFR2_EL1};
+use pinfold_core::hypervisor::CallRegisters;
+use pinfold_core::id_registers::{ID_REGISTERS, Processor};
+use pinfold_core::run::Resumption;
+use pinfold_core::vcpu::LoadedVcpu;
+use spin::Once;
+
+use crate::sysreg::{
+    ID_AA64DFR0_EL1, ID_AA64ISAR1_EL1, ID_AA64ISAR2_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64PFR0_EL1,
+    ID_AA64PFR1_EL1, Readable,
+};
+use crate::world::World;
+use crate::{gic, hypervisor, panic};
+
+/// What core wants to know of the CPUs, read once.
+static PROCESSOR: Once<Processor> = Once::new();
+
+/// The ID registers of which a guest sees anything, by `CRm` * 8 + op2.
+fn processor() -> Processor {
+    let mut id_registers = [0; ID_REGISTERS];
+    let known = [
+        (32, ID_AA64PFR0_EL1.get()),
+        (33, ID_AA64PFR1_EL1.get()),
+        (40, ID_AA64DFR0_EL1.get()),
+        (48, ID_AA64ISAR0_EL1.get()),
+        (49, ID_AA64ISAR1_EL1.get()),
+        (50, ID_AA64ISAR2_EL1.get()),
+        (56, ID_AA64MMFR0_EL1.get()),
+        (57, ID_AA64MMFR1_EL1.get()),
+        (58, ID_AA64MMFR2_EL1.get()),
+    ];
+    for (index, value) in known {
+        if let Some(register) = id_registers.get_mut(index) {
+            *register = value;
+        }
+    }
+    Processor { id_registers, list_registers: gic::list_registers() }
+}
+
+/// Runs the vCPU until core says that the host has to know; `call` is the host's `VCPU_RUN`.
+pub(crate) fn run(mut loaded: LoadedVcpu, call: &mut CallRegisters) {
+    let processor = PROCESSOR.call_once(processor);
+    hypervisor::lock().prepare_entry(&mut loaded, processor, CNTVCT_EL0.get());
+    let mut world = World::load(&mut loaded);
+    let reason = loop {
+        let exit = world.enter(&mut loaded);
+        panic::park_if_panicking();
+        // The lock is free again before the guest is entered.
+        let resumption = hypervisor::lock().guest_exit(&mut loaded, exit, processor);
+        match resumption {
+            Resumption::Guest => {}
+            Resumption::GuestWithFloatingPoint => world.give_fp(&loaded),
+            Resumption::Host(reason) => break reason,
+        }
+    };
+    world.put(&mut loaded);
+    hypervisor::lock().finish_run(loaded, reason, call);
+}
