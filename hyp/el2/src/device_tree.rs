@@ -12,9 +12,8 @@ use fdt::node::FdtNode;
 pub(crate) struct Tree<'a>(fdt::Fdt<'a>);
 
 impl<'a> Tree<'a> {
-    /// Checks `blob`, or says what is wrong with it.
+    /// Reads `blob`, which passed the check or came from it.
     pub(crate) fn new(blob: &'a [u8]) -> Result<Self, &'static str> {
-        check::check(blob)?;
         fdt::Fdt::new(blob).map(Self).map_err(|_| "its header is damaged")
     }
 

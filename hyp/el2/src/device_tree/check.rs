@@ -2,12 +2,15 @@
 //!
 //! Everything that `fdt` 0.1.5 takes for granted is proved here: blocks inside the blob, tokens in order, names that are
 //! UTF-8 and end, values inside the block, properties before children, `#…-cells` of four bytes, a bounded depth. The walk
-//! reads each token once, so it ends.
+//! reads each token once, so it ends. NOPs, which QEMU leaves in a tree that it was given, are taken out: `fdt` trips over them.
+
+use alloc::vec::Vec;
 
 const MAGIC: u32 = 0xd00d_feed;
 const BEGIN_NODE: u32 = 1;
 const END_NODE: u32 = 2;
 const PROPERTY: u32 = 3;
+const NOP: u32 = 4;
 const END: u32 = 9;
 
 /// The size of the header.
@@ -55,6 +58,7 @@ struct Walk<'a> {
     strings: &'a [u8],
     depth: usize,
     properties_may_follow: bool,
+    has_begun: bool,
 }
 
 impl Walk<'_> {
@@ -71,9 +75,10 @@ impl Walk<'_> {
 
     fn begin(&mut self) -> Result<(), &'static str> {
         let name = string(self.rest).ok_or("the name of a node does not end, or is not text")?;
-        if (self.depth == 0) != name.is_empty() {
+        if self.has_begun == name.is_empty() {
             return Err("a node below the root has no name, or the root has one");
         }
+        self.has_begun = true;
         self.depth += 1;
         if self.depth > DEEPEST {
             return Err("its nodes are nested more than 16 deep");
@@ -105,8 +110,8 @@ impl Walk<'_> {
     }
 }
 
-/// Proves `blob` well-formed, or says what is wrong.
-pub(crate) fn check(blob: &[u8]) -> Result<(), &'static str> {
+/// Proves `blob` well-formed, or says what is wrong. If there are NOPs in it, returns it without.
+pub(crate) fn check(blob: &[u8]) -> Result<Option<Vec<u8>>, &'static str> {
     if blob.len() < total_size(blob)? {
         return Err("it is shorter than it says");
     }
@@ -114,20 +119,49 @@ pub(crate) fn check(blob: &[u8]) -> Result<(), &'static str> {
         return Err("it is not of version 17");
     }
     let strings = block(blob, 12, 32).ok_or("its strings lie outside of it")?;
-    let rest = block(blob, 8, 36).ok_or("its structure lies outside of it")?;
-    let mut walk = Walk { rest, strings, depth: 0, properties_may_follow: false };
-    if walk.token() != Some(BEGIN_NODE) {
-        return Err("it does not begin with the root node");
-    }
-    walk.begin()?;
-    while walk.depth > 0 {
+    let structure = block(blob, 8, 36).ok_or("its structure lies outside of it")?;
+    let mut walk = Walk { rest: structure, strings, depth: 0, properties_may_follow: false, has_begun: false };
+    let mut nops = Vec::new();
+    loop {
+        let before = walk.rest.len();
         match walk.token() {
+            Some(NOP) => nops.push(structure.len() - before),
             Some(BEGIN_NODE) => walk.begin()?,
             Some(PROPERTY) => walk.property()?,
             Some(END_NODE) => walk.end()?,
-            Some(_) => return Err("it holds an unknown token, or a NOP"),
+            Some(_) => return Err("it holds an unknown token"),
             None => return Err("it ends before its root node does"),
         }
+        if walk.depth == 0 && walk.has_begun {
+            break;
+        }
     }
-    if walk.token() == Some(END) { Ok(()) } else { Err("something follows its root node") }
+    if walk.token() != Some(END) {
+        return Err("something follows its root node");
+    }
+    Ok((!nops.is_empty()).then(|| without(structure, strings, &nops)))
+}
+
+/// The blob anew: header, reservations (none), structure without the `nops` at these offsets, strings.
+fn without(structure: &[u8], strings: &[u8], nops: &[usize]) -> Vec<u8> {
+    let mut kept = Vec::new();
+    for (number, word) in structure.chunks(4).enumerate() {
+        if nops.binary_search(&(number * 4)).is_err() {
+            kept.extend_from_slice(word);
+        }
+    }
+    const RESERVATIONS: [u8; 16] = [0; 16];
+    let structure_at = HEADER + RESERVATIONS.len();
+    let strings_at = structure_at + kept.len();
+    let total = strings_at + strings.len();
+    let sizes = [total, structure_at, strings_at, HEADER];
+    let [total, structure_at, strings_at, reservations_at] = sizes.map(|size| u32::try_from(size).unwrap_or(0));
+    let [strings_size, structure_size] = [strings.len(), kept.len()].map(|size| u32::try_from(size).unwrap_or(0));
+    let header =
+        [MAGIC, total, structure_at, strings_at, reservations_at, 17, 16, 0, strings_size, structure_size];
+    let mut blob: Vec<u8> = header.iter().flat_map(|word| word.to_be_bytes()).collect();
+    blob.extend_from_slice(&RESERVATIONS);
+    blob.append(&mut kept);
+    blob.extend_from_slice(strings);
+    blob
 }
