@@ -167,6 +167,9 @@ static bool pinfold_cookie_is_host(const struct pinfold_cookie *cookie)
 
 	if (pinfold_call(&regs))
 		return !cookie->given;
+	/* Of a page that a guest shares, the VM has a pin of its own. */
+	if (regs.a3 == PINFOLD_STATE_GUEST_SHARED_HOST)
+		return cookie->kind < PINFOLD_KIND_EXCLUSIVE;
 	return regs.a3 == PINFOLD_STATE_HOST;
 }
 
