@@ -107,7 +107,7 @@ host_calls! {
         order: Order = "0 to 9"
     ) -> (done: "folios" = "folios given");
 
-    #[doc = "Takes frames back from a VM, wiped. Whole folios only; holes are skipped. Work per call is bounded: AGAIN with x2 = frames done; go on after those."]
+    #[doc = "Takes frames back from a VM, wiped. Holes are skipped. Work per call is bounded: AGAIN with x2 = frames done; go on after those. GRANULE if the range starts within a folio or ends within the first; a later folio that it cuts is left (AGAIN)."]
     0x41 MemReclaim = "MEM_RECLAIM", "after VM_TEARDOWN_BEGIN", any,
     (vm: Handle = "the VM", gfn: Gfn = "first frame", count: Count = "frames, at most 512") -> (done: "frames" = "frames done, holes included");
 

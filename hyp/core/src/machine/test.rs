@@ -3,6 +3,14 @@
 //! Whatever a walker could have cached of an entry that is overwritten stays until exactly the invalidation that removes it. The
 //! machine panics when core breaks a rule of the architecture or of Pinfold: makes before it broke, gives a frame a new
 //! user while an old one may still reach it, wipes or frees what somebody reaches, links a table before it is published.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    reason = "a machine of the tests panics when core breaks a rule"
+)]
 
 use std::boxed::Box;
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +62,19 @@ impl Stale {
             Cached::Table(table) => (pfn..pfn + frames).contains(&table),
         }
     }
+}
+
+/// A block or page in a table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Leaf {
+    /// The first frame that goes in.
+    pub gfn: u64,
+    /// The first frame that comes out.
+    pub pfn: u64,
+    /// How many.
+    pub frames: u64,
+    /// The descriptor.
+    pub raw: u64,
 }
 
 /// Where a table hangs.
@@ -126,9 +147,9 @@ impl FakeMachine {
         );
     }
 
-    /// Every leaf of a regime: first guest frame, first frame, frames, descriptor.
+    /// Every leaf of a regime.
     #[must_use]
-    pub fn leaves(&self, vmid: Vmid) -> Vec<(u64, u64, u64, u64)> {
+    pub fn leaves(&self, vmid: Vmid) -> Vec<Leaf> {
         let mut found = Vec::new();
         if let Some(root) = self.roots.get(&vmid.0) {
             for table in [*root, root + 1] {
@@ -138,12 +159,17 @@ impl FakeMachine {
         found
     }
 
-    fn leaves_below(&self, table: u64, found: &mut Vec<(u64, u64, u64, u64)>) {
+    fn leaves_below(&self, table: u64, found: &mut Vec<Leaf>) {
         let place = self.places[&table];
         for (raw, index) in self.tables[&table].iter().zip(0_u64..) {
             let gfn = place.first + (index << place.level.shift());
             match entry(place.level, *raw) {
-                Entry::Leaf(pfn) => found.push((gfn, pfn.raw(), place.level.frames(), *raw)),
+                Entry::Leaf(pfn) => found.push(Leaf {
+                    gfn,
+                    pfn: pfn.raw(),
+                    frames: place.level.frames(),
+                    raw: *raw,
+                }),
                 Entry::Table(table) => self.leaves_below(table.frame().raw(), found),
                 Entry::Vacant | Entry::Parked(_) => {}
             }
@@ -341,9 +367,9 @@ impl FakeMachine {
         );
         self.content.insert(frame, 0xDEAD);
         if self.donated.contains(&frame) {
-            self.donated_free.push(frame)
+            self.donated_free.push(frame);
         } else {
-            self.reserve.push(frame)
+            self.reserve.push(frame);
         }
     }
 }
@@ -370,7 +396,9 @@ impl Machine for FakeMachine {
             high: self.new_table(low + 1),
         };
         // As the table of VMs does it: the lowest that is free.
-        let vmid = (0..).find(|vmid| !self.roots.contains_key(vmid)).unwrap();
+        let vmid = (0..=64)
+            .find(|vmid| !self.roots.contains_key(vmid))
+            .unwrap();
         self.roots.insert(vmid, low);
         for (table, first) in [(low, 0), (low + 1, 1 << 27)] {
             self.places.insert(
@@ -534,20 +562,12 @@ impl Machine for FakeMachine {
 }
 
 /// A range of frames, for tests.
-///
-/// # Panics
-///
-/// When there is none such.
 #[must_use]
 pub fn frames(first: u64, count: u64) -> FrameRange<Physical> {
     FrameRange::new(Pfn::new(first).unwrap(), count).unwrap()
 }
 
 /// A hypervisor on a fake machine with `count` frames of RAM from [`RAM`].
-///
-/// # Panics
-///
-/// When it does not start.
 #[must_use]
 pub fn boot(count: u64) -> Hypervisor<FakeMachine> {
     let machine = FakeMachine::new(frames(EL2 + EL2_FRAMES - POOL_FRAMES, POOL_FRAMES));
@@ -578,10 +598,6 @@ pub fn call(hypervisor: &mut Hypervisor<FakeMachine>, call: pinfold_abi::HostCal
 }
 
 /// A guest frame number, for tests.
-///
-/// # Panics
-///
-/// When there is none such.
 #[must_use]
 pub fn gfn(raw: u64) -> Gfn {
     Gfn::new(raw).unwrap()

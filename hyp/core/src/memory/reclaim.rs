@@ -37,7 +37,8 @@ pub struct Progress {
 }
 
 impl<M: Machine> Memory<M> {
-    /// Checks that the host may take `range` back from a dying `guest`: it cuts no folio.
+    /// Checks that the host may take `range` back from a dying `guest`: it does not start
+    /// within a folio, nor end within its first. A later folio that it cuts is left for another call.
     pub fn reclaim<'a>(
         &'a mut self,
         guest: &'a mut GuestMemory,
@@ -46,17 +47,11 @@ impl<M: Machine> Memory<M> {
         if range.count() > limit::MAX_FRAMES || !crate::stage2::Stage2::reaches(range) {
             return Err(Refusal::Invalid);
         }
-        if let Some((pfn, folio)) = self.held_folio(guest, range.first())
-            && pfn != folio.head
-        {
-            return Err(Refusal::Granule(self.folios.found(0, pfn)));
-        }
-        if let Some((pfn, folio)) = self.held_folio(guest, range.last())
-            && pfn != folio.frames().last()
-        {
-            return Err(Refusal::Granule(
-                self.folios.found(range.count().saturating_sub(1), pfn),
-            ));
+        if let Some((pfn, folio)) = self.held_folio(guest, range.first()) {
+            let fits = range.covers(FrameRange::folio(range.first(), folio.order));
+            if pfn != folio.head || !fits {
+                return Err(Refusal::Granule(self.folios.found(0, pfn)));
+            }
         }
         let lent = Lent::new(self, 0, Need::Ordinary)?;
         Ok(Reclaim { lent, guest, range })
@@ -89,7 +84,7 @@ impl<M: Machine> Reclaim<'_, M> {
             let Some((_, folio)) = self.lent.memory.held_folio(self.guest, gfn) else {
                 break;
             };
-            if wipes == 0 {
+            if wipes == 0 || !self.range.covers(FrameRange::folio(gfn, folio.order)) {
                 return Progress {
                     done,
                     complete: false,
@@ -125,7 +120,7 @@ impl<M: Machine> Reclaim<'_, M> {
             FolioState::Guest { .. } => {}
             FolioState::GuestSharedHost { .. } => {
                 self.lent
-                    .set_host(folio.frames(), Grain::Pages, Content::Vacant)
+                    .set_host(folio.frames(), Grain::Pages, Content::Vacant);
             }
             FolioState::Host
             | FolioState::Hyp { .. }

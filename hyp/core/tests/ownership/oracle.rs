@@ -4,7 +4,7 @@ use pinfold_abi::{HostCall, State, claim};
 use pinfold_core::addr::{Frame, Pfn};
 use pinfold_core::folio::FolioState;
 use pinfold_core::hypervisor::Hypervisor;
-use pinfold_core::machine::test::{FakeMachine, HOLE, POOL_FRAMES, RAM, boot, call};
+use pinfold_core::machine::test::{FakeMachine, HOLE, Leaf, POOL_FRAMES, RAM, boot, call};
 use pinfold_core::machine::{HypAccess, Machine, Vmid};
 
 /// A hypervisor, and what the oracle needs beside it.
@@ -154,7 +154,13 @@ impl World {
 
     fn check_guests(&self) {
         for vmid in self.machine().vmids().filter(|vmid| *vmid != Vmid::HOST) {
-            for (gfn, pfn, count, raw) in self.machine().leaves(vmid) {
+            for Leaf {
+                gfn,
+                pfn,
+                frames: count,
+                raw,
+            } in self.machine().leaves(vmid)
+            {
                 assert_eq!(raw & EXECUTE_NEVER, 0);
                 for offset in 0..count {
                     let folio = self.hypervisor.memory.folios().whole(frame(pfn + offset));
@@ -238,7 +244,7 @@ impl World {
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) struct Snapshot {
     words: Vec<u64>,
-    leaves: Vec<(u16, Vec<(u64, u64, u64, u64)>)>,
+    leaves: Vec<(u16, Vec<Leaf>)>,
     hyp: Vec<(u64, HypAccess)>,
     tables: u64,
     wiped: u64,
