@@ -22,7 +22,7 @@ use crate::hypervisor::{CallRegisters, Hypervisor};
 use crate::id_registers::Processor;
 use crate::injection::Injection;
 use crate::machine::Machine;
-use crate::memory::{Share, Unshare};
+use crate::memory::{Memory, Share, Unshare};
 use crate::psci::{Power, PsciCall, PsciOutcome, SystemEvent};
 use crate::refusal::Refusal;
 use crate::sysreg::Answer;
@@ -343,6 +343,9 @@ impl<M: Machine> Hypervisor<M> {
         };
         let fault = abort.fault;
         if fault.kind == FaultKind::Translation && is_ram(vm, fault.ipa) {
+            if is_mapped(&self.memory, vm, fault.ipa) {
+                return Resumption::Guest;
+            }
             let write = abort.write || fault.table_walk;
             return Resumption::Host(VcpuExit::MemoryFault {
                 gfn: fault.ipa >> FRAME_SHIFT,
@@ -410,6 +413,9 @@ impl<M: Machine> Hypervisor<M> {
             return loaded.crash(0);
         };
         if fault.kind == FaultKind::Translation && is_ram(vm, fault.ipa) {
+            if is_mapped(&self.memory, vm, fault.ipa) {
+                return Resumption::Guest;
+            }
             let gfn = fault.ipa >> FRAME_SHIFT;
             return Resumption::Host(VcpuExit::MemoryFault {
                 gfn,
@@ -449,6 +455,11 @@ fn reason_to_stop(vm: &mut Vm, index: usize, vcpu: &mut Vcpu) -> Option<VcpuExit
 
 fn is_ram(vm: &Vm, ipa: u64) -> bool {
     Ipa::new(ipa).is_some_and(|ipa| vm.memory.is_ram(ipa.frame()))
+}
+
+/// Whether the frame is there by now: another vCPU of the VM had faulted on it too, or shared a part of its block.
+fn is_mapped<M: Machine>(memory: &Memory<M>, vm: &Vm, ipa: u64) -> bool {
+    Ipa::new(ipa).is_some_and(|ipa| memory.guest_maps(&vm.memory, ipa.frame()))
 }
 
 /// What a change of the interrupt controller asks of other vCPUs.
