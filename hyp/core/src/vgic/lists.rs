@@ -18,7 +18,9 @@ const GROUP_1: u64 = 1 << 60;
 const END_OF_INTERRUPT: u64 = 1 << 41;
 /// `ICH_HCR_EL2.En`.
 const ENABLE: u64 = 1;
-/// `ICH_HCR_EL2.NPIE`: maintenance interrupt when no list register is pending any more.
+/// `ICH_HCR_EL2.UIE`: maintenance interrupt when at most one list register is in use.
+const UNDERFLOW: u64 = 1 << 1;
+/// `ICH_HCR_EL2.NPIE`: maintenance interrupt when no list register is pending.
 const NO_PENDING: u64 = 1 << 3;
 /// `ICH_HCR_EL2.LRENPIE`: maintenance interrupt when one ended that was in no list register.
 const NOT_PRESENT: u64 = 1 << 2;
@@ -95,11 +97,14 @@ impl Vgic {
             *value = 0;
         }
         lists.used = used;
+        let pending = lists.values.iter().any(|value| value & PENDING != 0);
         lists.control = ENABLE
-            | if best.overflow {
-                NO_PENDING | NOT_PRESENT
-            } else {
-                0
+            | match (best.overflow, used) {
+                (false, _) => 0,
+                // One list register alone is underflow at once, and would interrupt without end.
+                (true, 0 | 1) if pending => NO_PENDING | NOT_PRESENT,
+                (true, 0 | 1) => NOT_PRESENT,
+                (true, _) => UNDERFLOW | NOT_PRESENT,
             };
     }
 
