@@ -13,6 +13,7 @@ use crate::device_tree::{Tree, check, host as host_tree};
 use crate::mmu::{self, Access, BLOCK, LIMIT, STAGE1};
 use crate::percpu::{self, power};
 use crate::platform::{self, Bytes, Platform};
+use crate::width::{narrow, wide};
 use crate::sysreg::{ID_AA64MMFR0_EL1, ID_AA64MMFR4_EL1, field};
 use crate::{cache, console, gic, heap, host, hypervisor, semihosting, symbols};
 
@@ -43,7 +44,7 @@ pub(crate) extern "C" fn secondary_cpu(_index: usize) -> ! {
 
 fn bring_up(device_tree: usize) -> Result<Infallible, Complaint> {
     cpu_suffices()?;
-    let image = Bytes { start: symbols::image_start() as u64, end: mmu::block_end() as u64 };
+    let image = Bytes { start: wide(symbols::image_start()), end: wide(mmu::block_end()) };
     if !symbols::image_start().is_multiple_of(BLOCK) {
         return Err(Complaint::Image { start: symbols::image_start() });
     }
@@ -63,7 +64,7 @@ fn bring_up(device_tree: usize) -> Result<Infallible, Complaint> {
 
     let folios = folio_array(&platform)?;
     let taken = [image, folios];
-    let blob_place = Bytes { start: device_tree as u64, end: (device_tree + blob.len()) as u64 };
+    let blob_place = Bytes { start: wide(device_tree), end: wide(device_tree + blob.len()) };
     check_layout(&platform, taken, blob_place)?;
     let kernel = kernel_entry(platform.kernel)?;
     let new = host_tree::write(&tree, &platform, &taken).map_err(|_| Complaint::DeviceTree("it cannot be rewritten"))?;
@@ -91,8 +92,8 @@ fn cpu_suffices() -> Result<(), Complaint> {
 /// Maps the blob read-only, in whole blocks, and says where it is.
 fn map_device_tree(address: usize, image: Bytes) -> Result<&'static [u8], Complaint> {
     const NONE: fn(usize) -> Complaint = |address| Complaint::NoDeviceTree { address };
-    let place = Bytes { start: address as u64, end: address.saturating_add(check::LARGEST) as u64 };
-    if address == 0 || !address.is_multiple_of(8) || place.end > LIMIT as u64 || place.overlaps(image) {
+    let place = Bytes { start: wide(address), end: wide(address.saturating_add(check::LARGEST)) };
+    if address == 0 || !address.is_multiple_of(8) || place.end > wide(LIMIT) || place.overlaps(image) {
         return Err(NONE(address));
     }
     let (start, end) = blocks(address, check::LARGEST);
@@ -131,7 +132,7 @@ fn replace_device_tree(address: usize, room: usize, new: &[u8]) -> Result<(), Co
 
 /// The console and the redistributors, which EL2 keeps mapped.
 fn map_devices(platform: &Platform<'_>) -> Result<(), Complaint> {
-    let frames = |range: &Bytes| (usize::try_from(range.start).unwrap_or(0), usize::try_from(range.end).unwrap_or(0));
+    let frames = |range: &Bytes| (narrow(range.start), narrow(range.end));
     let mut stage1 = STAGE1.lock();
     let uart = Bytes { start: platform.uart, end: platform.uart + FRAME_SIZE };
     for range in platform.redistributors_in_use().chain([uart]) {
@@ -167,7 +168,7 @@ fn folio_array(platform: &Platform<'_>) -> Result<Bytes, Complaint> {
         return Err(too_little);
     }
     let (Some(first), Some(last)) = (platform.ram.first(), platform.ram.last()) else { return Err(too_little) };
-    let block = BLOCK as u64;
+    let block = wide(BLOCK);
     let bytes = ((last.end - first.start) / FRAME_SIZE * 8).next_multiple_of(block);
     let end = last.end & !(block - 1);
     match end.checked_sub(bytes) {
@@ -177,7 +178,7 @@ fn folio_array(platform: &Platform<'_>) -> Result<Bytes, Complaint> {
 }
 
 fn map_folio_array(place: Bytes) -> Result<(), Complaint> {
-    let [start, end] = [place.start, place.end].map(|address| usize::try_from(address).unwrap_or(0));
+    let [start, end] = [place.start, place.end].map(narrow);
     STAGE1.lock().map(start, end, Access::Data).map_err(|mmu::NoTable| Complaint::OutOfFrames)
 }
 
@@ -212,7 +213,7 @@ struct ImageHeader {
 fn image_header(kernel: Bytes) -> Result<ImageHeader, Complaint> {
     const MAGIC: &[u8] = b"ARM\x64";
     let not_an_image = Complaint::NotAnImage { start: kernel.start };
-    let start = usize::try_from(kernel.start).unwrap_or(0);
+    let start = narrow(kernel.start);
     if kernel.size() < 64 || !start.is_multiple_of(64) {
         return Err(not_an_image);
     }
@@ -236,7 +237,7 @@ fn kernel_size(kernel: Bytes) -> Result<u64, Complaint> {
 fn kernel_entry(kernel: Bytes) -> Result<u64, Complaint> {
     let header = image_header(kernel)?;
     let base = kernel.start.checked_sub(header.text_offset);
-    if base.is_none_or(|base| !base.is_multiple_of(BLOCK as u64)) {
+    if base.is_none_or(|base| !base.is_multiple_of(wide(BLOCK))) {
         return Err(Complaint::KernelMisplaced { start: kernel.start });
     }
     Ok(kernel.start)

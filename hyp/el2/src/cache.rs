@@ -9,6 +9,7 @@ use aarch64_cpu::registers::Readable;
 use pinfold_core::addr::FRAME_SIZE;
 
 use crate::barrier;
+use crate::width::narrow;
 use crate::sysreg::{CTR_EL0, DCZID_EL0};
 
 macro_rules! by_line {
@@ -35,7 +36,7 @@ by_line!(clean_and_invalidate, "civac", "Writes the bytes back to the point of c
 /// # Safety
 /// The frame is mapped writable at `address`, and no reference into it exists.
 pub(crate) unsafe fn clear_frame(address: usize) {
-    let size = usize::try_from(FRAME_SIZE).unwrap_or(0);
+    let size = narrow(FRAME_SIZE);
     let zva = DCZID_EL0.get();
     if zva & 0x10 == 0 {
         let block = 4usize << (zva & 0xf);

@@ -38,7 +38,7 @@ const HCR_SCXT: u64 = 1 << 53;
 const SCTLR_EL1_RESET: u64 = 0x30d0_0800;
 
 /// VTCR_EL2: RES1, 40-bit IPA (T0SZ = 24), 4 KiB granule, start at level 1, walks write-back and inner shareable.
-const VTCR: u64 = 1 << 31 | 0b11 << 12 | 0b01 << 10 | 0b01 << 8 | 0b01 << 6 | 24;
+const VTCR: u64 = 1 << 31 | 0b11 << 12 | 0b01 << 10 | 0b01 << 8 | 0b01 << 6 | 0x18;
 
 /// EL1 with SP_EL1, all interrupts masked.
 const EL1H_MASKED: u64 = 0x3c5;

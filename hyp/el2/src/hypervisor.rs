@@ -14,6 +14,7 @@ use spin::once::Once;
 use crate::complaint::Complaint;
 use crate::machine::El2Machine;
 use crate::platform::{Bytes, Platform};
+use crate::width::narrow;
 
 static HYPERVISOR: Once<TicketMutex<Hypervisor<El2Machine>>> = Once::new();
 
@@ -49,7 +50,7 @@ pub(crate) fn set_up(platform: &Platform<'_>, image: Bytes, folios: Bytes) -> Re
 /// # Safety
 /// `count` words from the start of `place` are mapped read-write, for good, and nothing refers to them.
 unsafe fn folio_words(place: Bytes, count: u64) -> &'static mut [Folio] {
-    let first = core::ptr::with_exposed_provenance_mut::<Folio>(usize::try_from(place.start).unwrap_or(0));
+    let first = core::ptr::with_exposed_provenance_mut::<Folio>(narrow(place.start));
     // SAFETY: as the caller promises; `Folio` is a transparent `u64`.
-    unsafe { core::slice::from_raw_parts_mut(first, usize::try_from(count).unwrap_or(0)) }
+    unsafe { core::slice::from_raw_parts_mut(first, narrow(count)) }
 }

@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use pinfold_core::addr::{FRAME_SHIFT, FRAME_SIZE, FrameRange, Pfn, Physical};
 use pinfold_core::machine::{HypAccess, Machine, OutOfMemory, RootTables, Scope, Table, TableIndex};
 
+use crate::width::{narrow, wide};
 use crate::mmu::{self, Access, STAGE1};
 use crate::{barrier, cache, heap, tlb};
 
@@ -27,12 +28,12 @@ const FRAME: usize = 1 << FRAME_SHIFT;
 
 /// Where a frame is.
 fn address(frame: Pfn) -> usize {
-    usize::try_from(frame.address().raw()).unwrap_or(0)
+    narrow(frame.address().raw())
 }
 
 /// The frame at an address that EL2's own memory has.
 fn frame(address: usize) -> Option<Pfn> {
-    u64::try_from(address >> FRAME_SHIFT).ok().and_then(Pfn::new)
+    Pfn::new(wide(address >> FRAME_SHIFT))
 }
 
 /// One descriptor.
@@ -132,8 +133,8 @@ impl Machine for El2Machine {
     }
 
     fn pool_free(&self) -> u64 {
-        heap::free_frames() as u64
+        wide(heap::free_frames())
     }
 }
 
-const _: () = assert!(FRAME_SIZE == FRAME as u64);
+const _: () = assert!(FRAME_SIZE == wide(FRAME));

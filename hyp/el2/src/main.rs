@@ -7,6 +7,7 @@
 //! argues by resource.
 #![no_std]
 #![no_main]
+#![expect(clippy::doc_markdown, reason = "the Arm ARM's names of registers, features and fields are words here")]
 
 extern crate alloc;
 
@@ -38,6 +39,7 @@ mod syndrome;
 mod sysreg;
 mod tlb;
 mod trap;
+mod width;
 mod world;
 
 core::arch::global_asm!(

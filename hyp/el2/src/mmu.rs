@@ -15,6 +15,7 @@ use spin::mutex::TicketMutex;
 
 use crate::heap;
 use crate::percpu::{self, CPUS};
+use crate::width::{narrow, wide};
 use crate::{barrier, symbols, tlb};
 
 const ENTRIES: usize = 512;
@@ -27,7 +28,7 @@ pub(crate) const LIMIT: usize = 1 << 39;
 pub(crate) const WINDOWS: usize = LIMIT - BLOCK;
 
 /// TCR_EL2: RES1, 39-bit addresses, 4 KiB granule, walks inner shareable and write-back. boot.S adds PS.
-pub(crate) const TCR: u64 = 1 << 31 | 1 << 23 | 0b11 << 12 | 0b01 << 10 | 0b01 << 8 | 25;
+pub(crate) const TCR: u64 = 1 << 31 | 1 << 23 | 0b11 << 12 | 0b01 << 10 | 0b01 << 8 | 0x19;
 /// SCTLR_EL2: RES1, MMU and caches on, stack alignment checked, writable means not executable.
 pub(crate) const SCTLR: u64 = 0x30c5_0830 | 1 << 19 | 1 << 12 | 1 << 3 | 1 << 2 | 1;
 
@@ -105,19 +106,17 @@ impl Access {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct NoTable;
 
-/// The right to change the map.
-pub(crate) struct Stage1(());
+/// The map, which only this changes.
+pub(crate) struct Stage1 {
+    root: &'static Table,
+}
 
 /// The only [`Stage1`].
-pub(crate) static STAGE1: TicketMutex<Stage1> = TicketMutex::new(Stage1(()));
+pub(crate) static STAGE1: TicketMutex<Stage1> = TicketMutex::new(Stage1 { root: &ROOT });
 
 /// Which entry of the table of `level` (1 to 3) speaks for `address`.
 const fn index(address: usize, level: u32) -> usize {
     (address >> (12 + 9 * (3 - level))) % ENTRIES
-}
-
-const fn number(address: usize) -> u64 {
-    address as u64
 }
 
 /// Follows the entry of `table` for `address` to the next table, if there is one.
@@ -126,14 +125,14 @@ fn next(table: &Table, address: usize, level: u32) -> Option<&'static Table> {
     if entry & (VALID | TABLE_OR_PAGE) != VALID | TABLE_OR_PAGE {
         return None;
     }
-    let pointer = core::ptr::with_exposed_provenance::<Table>(usize::try_from(entry & OUTPUT).unwrap_or(0));
+    let pointer = core::ptr::with_exposed_provenance::<Table>(narrow(entry & OUTPUT));
     // SAFETY: table descriptors are made by `link` alone, of static tables or of zeroed frames that the heap gave for
     // good (until `unmap_page` unlinks them under the lock); all are mapped at their own address, and shared.
     Some(unsafe { &*pointer })
 }
 
 fn link(table: &Table, address: usize, level: u32, next: &Table) {
-    let descriptor = number(next.address()) | VALID | TABLE_OR_PAGE;
+    let descriptor = wide(next.address()) | VALID | TABLE_OR_PAGE;
     table.entry(index(address, level)).store(descriptor, Ordering::Relaxed);
 }
 
@@ -156,7 +155,7 @@ impl Stage1 {
     pub(crate) fn prepare(&mut self, start: usize, end: usize) -> Result<(), NoTable> {
         let mut at = start & !(BLOCK - 1);
         while at < end {
-            let blocks = next_or_new(&ROOT, at, 1)?;
+            let blocks = next_or_new(self.root, at, 1)?;
             next_or_new(blocks, at, 2)?;
             at += BLOCK;
         }
@@ -167,9 +166,9 @@ impl Stage1 {
     pub(crate) fn map(&mut self, start: usize, end: usize, access: Access) -> Result<(), NoTable> {
         let mut at = start;
         while at < end {
-            let blocks = next_or_new(&ROOT, at, 1)?;
+            let blocks = next_or_new(self.root, at, 1)?;
             if at.is_multiple_of(BLOCK) && at + BLOCK <= end && next(blocks, at, 2).is_none() {
-                blocks.entry(index(at, 2)).store(number(at) | access.attributes(), Ordering::Relaxed);
+                blocks.entry(index(at, 2)).store(wide(at) | access.attributes(), Ordering::Relaxed);
                 at += BLOCK;
             } else {
                 next_or_new(blocks, at, 2)?;
@@ -184,9 +183,9 @@ impl Stage1 {
 
     /// Maps one frame for which [`Stage1::prepare`] made the table; without one it does nothing.
     pub(crate) fn map_page(&mut self, address: usize, access: Access) {
-        let table = next(&ROOT, address, 1).and_then(|blocks| next(blocks, address, 2));
+        let table = next(self.root, address, 1).and_then(|blocks| next(blocks, address, 2));
         if let Some(pages) = table {
-            let leaf = number(address) | access.attributes() | TABLE_OR_PAGE;
+            let leaf = wide(address) | access.attributes() | TABLE_OR_PAGE;
             pages.entry(index(address, 3)).store(leaf, Ordering::Relaxed);
             barrier::descriptors_written();
             barrier::context();
@@ -195,7 +194,7 @@ impl Stage1 {
 
     /// Unmaps one frame everywhere, and gives back its table if that was the last.
     pub(crate) fn unmap_page(&mut self, address: usize) {
-        let Some(blocks) = next(&ROOT, address, 1) else { return };
+        let Some(blocks) = next(self.root, address, 1) else { return };
         let Some(pages) = next(blocks, address, 2) else { return };
         pages.entry(index(address, 3)).store(0, Ordering::Relaxed);
         tlb::invalidate_own(address);
@@ -210,7 +209,7 @@ impl Stage1 {
     pub(crate) fn unmap(&mut self, start: usize, end: usize) {
         let mut at = start;
         while at < end {
-            let Some(blocks) = next(&ROOT, at, 1) else { return };
+            let Some(blocks) = next(self.root, at, 1) else { return };
             if next(blocks, at, 2).is_some() {
                 self.unmap_page(at);
                 at += FRAME;
@@ -233,7 +232,7 @@ fn is_static(table: &Table) -> bool {
 pub(crate) fn with_window<T>(address: usize, access: Access, look: impl FnOnce(usize) -> T) -> T {
     let window = WINDOWS + percpu::current().index() * FRAME;
     let entry = WINDOW_PAGES.entry(index(window, 3));
-    let frame = number(address & !(FRAME - 1));
+    let frame = wide(address & !(FRAME - 1));
     entry.store(frame | access.attributes() | TABLE_OR_PAGE, Ordering::Relaxed);
     barrier::descriptors_written();
     barrier::context();
@@ -268,13 +267,13 @@ pub(crate) extern "C" fn fill_boot_tables() {
     }
     link(&ROOT, FALLBACK_UART, 1, &DEVICE_BLOCKS);
     link(&DEVICE_BLOCKS, FALLBACK_UART, 2, &DEVICE_PAGES);
-    let uart = number(FALLBACK_UART) | Access::Device.attributes() | TABLE_OR_PAGE;
+    let uart = wide(FALLBACK_UART) | Access::Device.attributes() | TABLE_OR_PAGE;
     DEVICE_PAGES.entry(index(FALLBACK_UART, 3)).store(uart, Ordering::Relaxed);
 }
 
 fn fill(start: usize, end: usize, access: Access) {
     for at in (start..end).step_by(FRAME) {
-        let leaf = number(at) | access.attributes() | TABLE_OR_PAGE;
+        let leaf = wide(at) | access.attributes() | TABLE_OR_PAGE;
         IMAGE_PAGES.entry(index(at, 3)).store(leaf, Ordering::Relaxed);
     }
 }

@@ -13,6 +13,7 @@ use aarch64_cpu::registers::{ELR_EL2, ESR_EL2, FAR_EL2, HPFAR_EL2, SPSR_EL2};
 use crate::console::Uart;
 use crate::percpu::{self, PerCpu, SLOT_BYTES, STACKS};
 use crate::sysreg::Readable;
+use crate::width::narrow;
 use crate::{host, psci, semihosting, symbols, syndrome, tlb};
 
 /// Set once, by the CPU that panics first.
@@ -60,9 +61,9 @@ pub(crate) extern "C" fn fault_at_el2(frame: &FaultFrame, vector: u64) -> ! {
     for (group, four) in frame.x.chunks(4).enumerate() {
         say(format_args!("  x{:<2} {four:016x?}", group * 4));
     }
-    say(format_args!("  from {:#x}", offset(usize::try_from(pc).unwrap_or(0))));
+    say(format_args!("  from {:#x}", offset(narrow(pc))));
     let [.., x29, _x30] = frame.x;
-    end(cpu, usize::try_from(x29).unwrap_or(0))
+    end(cpu, narrow(x29))
 }
 
 fn say(line: core::fmt::Arguments<'_>) {
@@ -84,7 +85,7 @@ fn begin() -> &'static PerCpu {
 }
 
 fn empty_host_stage2() {
-    let root = usize::try_from(host::vttbr()).unwrap_or(0);
+    let root = narrow(host::vttbr());
     if root == 0 {
         return;
     }

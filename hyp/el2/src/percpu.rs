@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use aarch64_cpu::registers::{Readable, TPIDR_EL2};
 
 use crate::ring::CallRing;
+use crate::width::narrow;
 
 /// How many CPUs EL2 has stacks and blocks for.
 pub(crate) const CPUS: usize = 8;
@@ -89,7 +90,7 @@ pub(crate) static BLOCKS: [PerCpu; CPUS] = [const { PerCpu::new() }; CPUS];
 
 /// This CPU's block.
 pub(crate) fn current() -> &'static PerCpu {
-    let pointer = core::ptr::with_exposed_provenance::<PerCpu>(usize::try_from(TPIDR_EL2.get()).unwrap_or(0));
+    let pointer = core::ptr::with_exposed_provenance::<PerCpu>(narrow(TPIDR_EL2.get()));
     // SAFETY: boot.S put the address of an element of `BLOCKS` there before Rust ran on this CPU; it is shared for ever.
     unsafe { &*pointer }
 }

@@ -5,12 +5,13 @@
 
 use alloc::vec::Vec;
 
-use fdt::node::FdtNode;
+use fdt::node::{FdtNode, NodeProperty};
 
 use crate::complaint::Complaint;
 use crate::device_tree::{Tree, cells, has_string, is_compatible, pairs};
 use crate::mmu::LIMIT;
 use crate::percpu::CPUS;
+use crate::width::{narrow, wide};
 
 /// The word in EL2's own arguments (QEMU's `-append`) that asks for an exit code through semihosting.
 const SEMIHOSTING: &str = "pinfold.semihosting";
@@ -80,14 +81,14 @@ impl Platform<'_> {
     /// The redistributors of as many CPUs as there are: each region only as far as they can fill it.
     pub(crate) fn redistributors_in_use(&self) -> impl Iterator<Item = Bytes> {
         const BYTES_OF_ONE: u64 = 0x2_0000;
-        let most = BYTES_OF_ONE * self.cpus.len() as u64;
+        let most = BYTES_OF_ONE * wide(self.cpus.len());
         self.redistributors.iter().map(move |region| Bytes { start: region.start, end: region.end.min(region.start + most) })
     }
 }
 
 /// Whether EL2's own arguments ask for semihosting.
 pub(crate) fn wants_semihosting(tree: &Tree<'_>) -> bool {
-    let arguments = tree.node("/chosen").and_then(|chosen| chosen.property("bootargs")).and_then(|value| value.as_str());
+    let arguments = tree.node("/chosen").and_then(|chosen| chosen.property("bootargs")).and_then(NodeProperty::as_str);
     arguments.is_some_and(|arguments| arguments.split_whitespace().any(|word| word == SEMIHOSTING))
 }
 
@@ -111,7 +112,7 @@ pub(crate) fn read<'a>(tree: &Tree<'a>) -> Result<Platform<'a>, Complaint> {
 /// Addresses and sizes have two cells each: everything below relies on it.
 fn two_cells(tree: &Tree<'_>) -> Result<(), Complaint> {
     let root = tree.root();
-    let is_two = |name| root.and_then(|root| root.property(name)).and_then(|value| value.as_usize()) == Some(2);
+    let is_two = |name| root.and_then(|root| root.property(name)).and_then(NodeProperty::as_usize) == Some(2);
     if is_two("#address-cells") && is_two("#size-cells") {
         return Ok(());
     }
@@ -146,7 +147,7 @@ fn ram(tree: &Tree<'_>) -> Result<Vec<Bytes>, Complaint> {
     if ram.iter().zip(ram.iter().skip(1)).any(|(low, high)| low.overlaps(*high)) {
         return Err(Complaint::DeviceTree("its memory ranges overlap"));
     }
-    if ram.iter().any(|range| usize::try_from(range.end).is_ok_and(|end| end > LIMIT)) {
+    if ram.iter().any(|range| narrow(range.end) > LIMIT) {
         return Err(Complaint::MemoryTooHigh);
     }
     if ram.iter().any(|range| range.start % 4096 != 0 || range.end % 4096 != 0) {
@@ -181,7 +182,7 @@ fn uart(tree: &Tree<'_>) -> Result<u64, Complaint> {
 fn redistributors(tree: &Tree<'_>) -> Result<Vec<Bytes>, Complaint> {
     let node = tree.top().find(|node| is_compatible(*node, "arm,gic-v3")).ok_or(Complaint::Gic)?;
     // The distributor comes first, then as many regions of redistributors as the property says, one without it.
-    let regions = node.property("#redistributor-regions").and_then(|value| value.as_usize()).unwrap_or(1);
+    let regions = node.property("#redistributor-regions").and_then(NodeProperty::as_usize).unwrap_or(1);
     let reg = node.property("reg").ok_or(Complaint::Gic)?;
     let found: Vec<Bytes> = pairs(reg.value).skip(1).take(regions).map(Bytes::new).collect();
     if found.is_empty() || found.iter().any(|region| region.start % 4096 != 0 || !in_range(*region)) {
@@ -191,7 +192,7 @@ fn redistributors(tree: &Tree<'_>) -> Result<Vec<Bytes>, Complaint> {
 }
 
 fn in_range(place: Bytes) -> bool {
-    place.start < place.end && usize::try_from(place.end).is_ok_and(|end| end <= LIMIT)
+    place.start < place.end && narrow(place.end) <= LIMIT
 }
 
 /// The kernel with its arguments, and the initramfs, from `/chosen/module@…` (Multiboot's binding, as for Xen).
@@ -200,6 +201,6 @@ fn modules<'a>(tree: &Tree<'a>) -> Result<(Bytes, Option<&'a str>, Option<Bytes>
     let module = |kind| chosen.children().find(|node| is_compatible(*node, kind));
     let kernel = module("multiboot,kernel").ok_or(Complaint::NoKernel)?;
     let place = first_pair(kernel).filter(|place| in_range(*place)).ok_or(Complaint::NoKernel)?;
-    let arguments = kernel.property("bootargs").and_then(|value| value.as_str());
+    let arguments = kernel.property("bootargs").and_then(NodeProperty::as_str);
     Ok((place, arguments, module("multiboot,ramdisk").and_then(first_pair)))
 }

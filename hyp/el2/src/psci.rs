@@ -16,6 +16,7 @@ use smccc::psci::{
 
 use crate::percpu::{self, PerCpu, power};
 use crate::platform::AFFINITY;
+use crate::width::wide;
 use crate::{cache, symbols, sysreg};
 
 /// SMCCC_VERSION, which PSCI_FEATURES may ask about.
@@ -110,7 +111,7 @@ fn cpu_on(function: u32, target: u64, entry: u64, context: u64) -> u64 {
     }
     cpu.entry.store(entry, Ordering::Relaxed);
     cpu.context.store(context, Ordering::Relaxed);
-    let answer = firmware(function, [target, own_entry(cpu), cpu.index() as u64]);
+    let answer = firmware(function, [target, own_entry(cpu), wide(cpu.index())]);
     if answer != 0 {
         cpu.power.store(power::OFF, Ordering::Release);
     }
@@ -120,7 +121,7 @@ fn cpu_on(function: u32, target: u64, entry: u64, context: u64) -> u64 {
 /// EL2's entry point for `cpu`, which starts with its caches off: its block has to be in memory.
 fn own_entry(cpu: &PerCpu) -> u64 {
     cache::clean(core::ptr::from_ref(cpu).addr(), size_of::<PerCpu>());
-    symbols::secondary_entry() as u64
+    wide(symbols::secondary_entry())
 }
 
 fn suspend(function: u32, state: Option<u64>, entry: u64, context: u64) -> u64 {
@@ -128,7 +129,7 @@ fn suspend(function: u32, state: Option<u64>, entry: u64, context: u64) -> u64 {
     cpu.entry.store(entry, Ordering::Relaxed);
     cpu.context.store(context, Ordering::Relaxed);
     let own = own_entry(cpu);
-    let index = cpu.index() as u64;
+    let index = wide(cpu.index());
     // A state that keeps the CPU's registers comes back from this call; one that loses them, at the entry point.
     match state {
         Some(state) => firmware(function, [state, own, index]),

@@ -11,6 +11,7 @@ use pinfold_core::addr::{FRAME_SHIFT, FrameRange, Intermediate};
 use pinfold_core::machine::Vmid;
 
 use crate::barrier;
+use crate::width::wide;
 
 /// Where VTTBR_EL2 holds the VMID.
 const VMID_SHIFT: u64 = 48;
@@ -42,7 +43,7 @@ fn with_vmid(vmid: Vmid, operations: impl FnOnce()) {
         operations();
         return;
     }
-    VTTBR_EL2.set(u64::from(vmid.0) << VMID_SHIFT | EMPTY_ROOT.0.as_ptr().addr() as u64);
+    VTTBR_EL2.set(u64::from(vmid.0) << VMID_SHIFT | wide(EMPTY_ROOT.0.as_ptr().addr()));
     barrier::context();
     operations();
     VTTBR_EL2.set(current);

@@ -17,6 +17,8 @@ const END: u32 = 9;
 const HEADER: usize = 40;
 /// The deepest nesting that is read, the root being 1: what bounds recursion.
 pub(crate) const DEEPEST: usize = 16;
+/// No memory reservation: the entry that ends their list.
+const RESERVATIONS: [u8; 16] = [0; 16];
 /// The largest blob that Linux's boot protocol allows.
 pub(crate) const LARGEST: usize = 2 << 20;
 
@@ -150,7 +152,6 @@ fn without(structure: &[u8], strings: &[u8], nops: &[usize]) -> Vec<u8> {
             kept.extend_from_slice(word);
         }
     }
-    const RESERVATIONS: [u8; 16] = [0; 16];
     let structure_at = HEADER + RESERVATIONS.len();
     let strings_at = structure_at + kept.len();
     let total = strings_at + strings.len();
