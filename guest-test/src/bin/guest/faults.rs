@@ -169,9 +169,9 @@ tests! { "faults":
         }
     }
 
-    /// AArch32 and other levels cannot be returned to: the illegal state is the guest's own problem.
+    /// AArch32 at EL1 and higher levels cannot be returned to: the illegal state is the guest's own problem.
     illegal_return {
-        for mode in [0x1d0_u64, 0x3c9, 0x3cd, 0x3c2] {
+        for mode in [0x1d3_u64, 0x3c9, 0x3cd, 0x3c2] {
             // SAFETY: an illegal exception return only sets PSTATE.IL (DDI 0487 D1.4.2); the next instruction faults and the probe catches it.
             let found = unsafe { probe::call(guest_return_to_mode, mode, 0) };
             check!(found.is_err_and(|fault| fault.class() == 0x0e || fault.is_undefined()), "returning to mode {mode:#x}: {found:x?}");
