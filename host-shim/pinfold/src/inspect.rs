@@ -11,7 +11,7 @@ use crate::ending::{ExitStatus, Failure};
 /// The arguments of `pinfold call`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct CallArguments {
-    /// The call's name (MEM_DONATE, or mem-donate) or its number
+    /// The call's name (`MEM_DONATE` or `mem-donate`) or its number
     pub name: String,
     /// x1 onwards, decimal or 0x...; what is left out is 0
     #[arg(value_parser = parse_number)]
@@ -82,23 +82,23 @@ fn describe(info: Option<&CallInfo>, returned: [u64; 8]) -> String {
     if smccc != SMCCC_SUCCESS {
         return "NOT_SUPPORTED: there is no such call".into();
     }
+    if status == Status::Ok.number() {
+        let fields = info.map_or([].as_slice(), |info| info.results);
+        let lines = fields.iter().zip(results).map(|(field, value)| {
+            format!("  {} = {value} ({value:#x}) {}", field.name, field.unit)
+        });
+        return std::iter::once(Status::Ok.name().to_owned())
+            .chain(lines)
+            .collect::<Vec<_>>()
+            .join("\n");
+    }
     let known = Status::TABLE.iter().find(|value| value.number == status);
-    let mut text = match known {
-        Some(value) if status == Status::Ok.number() => value.name.to_owned(),
+    let status = match known {
         Some(value) => format!("{} ({}): {}", value.name, value.errno, value.text.trim()),
         None => format!("status {status}"),
     };
-    if status == Status::Ok.number() {
-        let fields = info.map_or([].as_slice(), |info| info.results);
-        for (field, value) in fields.iter().zip(results) {
-            text += &format!("\n  {} = {value} ({value:#x}) {}", field.name, field.unit);
-        }
-    } else {
-        let [index, folio_word, pin_word, ..] = results;
-        text +=
-            &format!("\n  page index {index}, folio word {folio_word:#x}, pin word {pin_word:#x}");
-    }
-    text
+    let [index, folio_word, pin_word, ..] = results;
+    format!("{status}\n  page index {index}, folio word {folio_word:#x}, pin word {pin_word:#x}")
 }
 
 /// Prints who owns a frame.

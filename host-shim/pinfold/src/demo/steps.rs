@@ -302,8 +302,8 @@ fn attacks(control: &Control, guest: &mut Guest, victims: &[Held]) -> anyhow::Re
         .iter()
         .map(|victim| file_offset(*victim))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let reads = sweep(&path, &offsets, false)?;
-    let writes = sweep(&path, &offsets, true)?;
+    let read_count = sweep(&path, &offsets, false)?;
+    let write_count = sweep(&path, &offsets, true)?;
     let decoys = counter(control, Counter::Decoys)?;
     control.kernel_writes(victim.pfn, 0x0BAD_0BAD_0BAD_0BAD)?;
     let another = victims.last().unwrap_or(victim);
@@ -314,7 +314,7 @@ fn attacks(control: &Control, guest: &mut Guest, victims: &[Held]) -> anyhow::Re
     let verdict = guest.command("check-pattern", "guest: pattern: ")?;
     ensure!(verdict.contains("intact"), "{verdict}");
     Ok(format!(
-        "reader ended by {reader}, writer by {writer}; {reads} reads and {writes} writes of the \
+        "reader ended by {reader}, writer by {writer}; {read_count} reads and {write_count} writes of the \
          guest's pages stopped; the kernel's own reached {decoys} decoys; {verdict}"
     ))
 }
@@ -360,12 +360,9 @@ fn sweep(path: &Path, offsets: &[u64], write: bool) -> anyhow::Result<usize> {
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot start pinfold touch")?;
-    let mut list = String::new();
-    for offset in offsets {
-        list += &format!("{offset}\n");
-    }
+    let list: Vec<_> = offsets.iter().map(u64::to_string).collect();
     let mut input = child.stdin.take().context("the child has no input")?;
-    input.write_all(list.as_bytes())?;
+    input.write_all(list.join("\n").as_bytes())?;
     drop(input);
     let status = wait(&mut child, TOUCH_PATIENCE)?;
     let mut said = String::new();

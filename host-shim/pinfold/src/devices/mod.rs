@@ -48,10 +48,10 @@ impl fmt::Debug for Bus {
 
 impl Bus {
     /// Puts `device` behind the addresses `window`.
-    pub fn insert(
+    pub fn insert<D: MmioDevice + 'static>(
         &mut self,
         window: Range,
-        device: Arc<Mutex<dyn MmioDevice>>,
+        device: Arc<Mutex<D>>,
     ) -> Result<(), Overlap> {
         for (other, _) in &self.devices {
             if window.base < other.end() && other.base < window.end() {

@@ -25,7 +25,7 @@ use crate::device_tree::DeviceTree;
 use crate::devices::serial::Uart;
 use crate::devices::virtio::block::Block;
 use crate::devices::virtio::mmio::{MmioTransport, QUEUE_NOTIFY};
-use crate::devices::{Bus, InterruptLine, MmioDevice};
+use crate::devices::{Bus, InterruptLine};
 use crate::layout::{
     GICD_BASE, GICR_BASE, INTERRUPTS, IPA_BITS, Layout, RAM_BASE, RAM_UNIT, Range, UART_BASE,
     UART_SIZE, UART_SPI, VIRTIO_BASE, VIRTIO_SPI, VIRTIO_STRIDE,
@@ -240,7 +240,7 @@ fn add_uart(vm: &VmFd, bus: &mut Bus, plan: &Plan) -> anyhow::Result<Arc<Mutex<U
         base: UART_BASE,
         size: UART_SIZE,
     };
-    bus.insert(window, Arc::clone(&uart) as Arc<Mutex<dyn MmioDevice>>)?;
+    bus.insert(window, Arc::clone(&uart))?;
     Ok(uart)
 }
 
@@ -263,7 +263,7 @@ fn add_disk(
         base,
         size: VIRTIO_STRIDE,
     };
-    bus.insert(window, Arc::clone(&transport) as Arc<Mutex<dyn MmioDevice>>)?;
+    bus.insert(window, Arc::clone(&transport))?;
     Ok(transport)
 }
 

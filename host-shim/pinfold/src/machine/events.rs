@@ -1,6 +1,6 @@
 //! The event loop: disk queues, console input, signals, and the end of the VM.
 
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::Receiver;
@@ -44,9 +44,6 @@ impl EventLoop {
             signal_hook::low_level::pipe::register(signal, end)
                 .context("cannot catch SIGINT and SIGTERM")?;
         }
-        signals
-            .set_nonblocking(true)
-            .context("cannot set up the signal socket")?;
         manager.add_subscriber(Box::new(Signals {
             socket: signals,
             ending: ending.try_clone().context("cannot clone an eventfd")?,
@@ -125,10 +122,9 @@ impl MutEventSubscriber for Signals {
         add(ops, Events::new(&self.socket, EventSet::IN));
     }
 
-    fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
-        let mut bytes = [0; 16];
-        // How many came does not matter.
-        self.socket.read(&mut bytes).ok();
+    fn process(&mut self, _events: Events, ops: &mut EventOps<'_>) {
+        // One is enough.
+        ops.remove(Events::empty(&self.socket)).ok();
         self.ending.send(Ending::Stopped("a signal".into()));
     }
 }

@@ -181,7 +181,7 @@ impl Block {
     }
 }
 
-/// struct virtio_blk_req's first 16 bytes.
+/// `struct virtio_blk_req`'s first 16 bytes.
 #[derive(Clone, Copy, Debug)]
 struct Header {
     kind: u32,

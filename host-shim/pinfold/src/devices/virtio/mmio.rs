@@ -3,7 +3,7 @@
 //! Registers are served on the vCPU's thread and touch no guest memory; queues are served on the
 //! event loop's thread when a queue's notification eventfd fires.
 //!
-//! Invariant: once DEVICE_NEEDS_RESET is set, no queue is touched until the driver resets the device.
+//! Invariant: once `DEVICE_NEEDS_RESET` is set, no queue is touched until the driver resets the device.
 
 use std::fmt;
 use std::io;
@@ -263,7 +263,7 @@ impl MmioTransport {
         self.driver_features = self.driver_features & !mask | u64::from(value) << shift;
     }
 
-    /// Queues are set up before the driver says DRIVER_OK, never after.
+    /// Queues are set up before the driver says `DRIVER_OK`, never after.
     fn write_queue_register(&mut self, offset: u64, value: u32) {
         if self.status & VIRTIO_CONFIG_S_DRIVER_OK != 0 {
             return;
@@ -300,7 +300,10 @@ impl MmioDevice for MmioTransport {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         if let Some(at) = offset.checked_sub(CONFIGURATION) {
             self.read_configuration(at, data);
-        } else if let Some(word) = data.first_chunk_mut::<4>().filter(|_| offset % 4 == 0) {
+        } else if let Some(word) = data
+            .first_chunk_mut::<4>()
+            .filter(|_| offset.is_multiple_of(4))
+        {
             *word = self.read_register(offset).to_le_bytes();
         }
     }
@@ -394,7 +397,7 @@ mod tests {
         device.write(offset, &value.to_le_bytes());
     }
 
-    /// Takes the steps of section 3.1.1 up to DRIVER_OK, with the queue at `rings`.
+    /// Takes the steps of section 3.1.1 up to `DRIVER_OK`, with the queue at `rings`.
     fn bring_up(device: &mut MmioTransport, rings: [u64; 3]) {
         write(device, 0x070, 3);
         write(device, 0x024, 1);

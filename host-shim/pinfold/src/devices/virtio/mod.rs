@@ -3,7 +3,7 @@
 //!
 //! OASIS Virtual I/O Device 1.2. Every address in a queue or descriptor is the guest's claim:
 //! vm-memory checks it against the device window, [`fault_guard`](crate::fault_guard) answers for
-//! pages that are in the window and not shared. Either ends in DEVICE_NEEDS_RESET, never in us.
+//! pages that are in the window and not shared. Either ends in `DEVICE_NEEDS_RESET`, never in us.
 
 pub mod block;
 pub mod mmio;
