@@ -24,6 +24,8 @@ mod pins;
 mod pool;
 mod reclaim;
 mod share;
+#[cfg(test)]
+mod tests;
 
 pub use donate::{Donation, DonationClaim};
 pub use pins::PinTableShare;

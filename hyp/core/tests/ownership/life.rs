@@ -7,23 +7,23 @@ use pinfold_core::machine::test::{RAM, gfn};
 use pinfold_core::memory::{Share, Unshare};
 use pinfold_core::vm::VmHandle;
 
-const FRAMES: u64 = 8 * 512;
+pub(crate) const FRAMES: u64 = 8 * 512;
 /// The first frame that the tests donate.
-const FIRST: u64 = RAM + 2 * 512;
+pub(crate) const FIRST: u64 = RAM + 2 * 512;
 /// Where the guest has it.
-const GUEST: u64 = 0x40000;
+pub(crate) const GUEST: u64 = 0x40000;
 
-fn ok(x: [u64; 8]) -> u64 {
+pub(crate) fn ok(x: [u64; 8]) -> u64 {
     assert_eq!(x[..2], [0, Status::Ok.number()], "refused: {x:#x?}");
     x[2]
 }
 
-fn status(x: [u64; 8]) -> Status {
+pub(crate) fn status(x: [u64; 8]) -> Status {
     assert_eq!(x[0], 0);
     Status::from_number(x[1]).unwrap()
 }
 
-fn create(world: &mut World) -> claim::Handle {
+pub(crate) fn create(world: &mut World) -> claim::Handle {
     let vm = claim::Handle(ok(world.call(HostCall::VmCreate {
         flags: claim::Flags(1),
         vcpus: claim::Count(2),
@@ -36,7 +36,13 @@ fn create(world: &mut World) -> claim::Handle {
     vm
 }
 
-fn donate(world: &mut World, vm: claim::Handle, offset: u64, count: u64, order: u8) -> [u64; 8] {
+pub(crate) fn donate(
+    world: &mut World,
+    vm: claim::Handle,
+    offset: u64,
+    count: u64,
+    order: u8,
+) -> [u64; 8] {
     for folio in 0..count {
         world.pin_folio(FIRST + offset + (folio << order), order);
     }
@@ -49,7 +55,7 @@ fn donate(world: &mut World, vm: claim::Handle, offset: u64, count: u64, order: 
     })
 }
 
-fn tear_down(world: &mut World, vm: claim::Handle) {
+pub(crate) fn tear_down(world: &mut World, vm: claim::Handle) {
     ok(world.call(HostCall::VmTeardownBegin { vm }));
     for first in (0..4 * 512).step_by(512) {
         let mut done = 0;

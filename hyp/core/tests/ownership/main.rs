@@ -6,6 +6,7 @@
     reason = "a test says what it found by panicking"
 )]
 
+mod calls;
 mod life;
 mod oracle;
 mod random;

@@ -101,7 +101,13 @@ impl World {
             hyp: machine.hyp_frames(),
             tables: machine.tables_in_use(),
             wiped: machine.wiped,
-            content: machine.content.clone().into_iter().collect(),
+            // What a frame of the pool holds is nobody's concern.
+            content: machine
+                .content
+                .clone()
+                .into_iter()
+                .filter(|(_, word)| *word != 0xDEAD)
+                .collect(),
         }
     }
 
