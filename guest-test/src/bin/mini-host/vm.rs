@@ -143,10 +143,11 @@ impl Vm {
             .ok_or_else(|| Failure::new(format_args!("the guest has nothing at gfn {gfn:#x}")))
     }
 
-    /// Runs a vCPU once, with an alarm that brings it back after 100 ms.
+    /// Runs a vCPU once, with an alarm that brings it back after 100 ms; serves the interrupts that came.
     pub(crate) fn run(&self, vcpu: u64, answer: u64) -> Result<Exit, Failure> {
         timer::arm_physical(timer::now() + timer::milliseconds(100));
         let reply = calls::vcpu_run(self.handle, vcpu, answer);
+        while gic::serve().is_some() {}
         timer::stop_physical();
         exit_of(reply)
     }
@@ -161,7 +162,7 @@ impl Vm {
             answer = 0;
             let [first, second, third] = exit.details;
             match exit.reason {
-                ExitReason::Interrupt => while gic::serve().is_some() {},
+                ExitReason::Interrupt => (),
                 ExitReason::Wfi => wait_until(first),
                 ExitReason::MemoryFault => self.give_page(first)?,
                 ExitReason::MmioWrite if first == console::UART => self.print(third),

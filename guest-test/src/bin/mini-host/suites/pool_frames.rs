@@ -21,7 +21,9 @@ tests! { "pool":
         folio.fill(1)?;
         check_eq!(calls::pool_donate(folio.pfn(), 16).value("POOL_DONATE")?, 16, "frames taken");
         let [more, given, ..] = calls::pool_status().done("POOL_STATUS")?;
-        check_eq!([more, given], [free + 16, 16], "free and given frames");
+        check_eq!(given, 16, "given frames");
+        // Breaking up a block of the host's stage 2 takes up to two tables.
+        check!((free + 14..=free + 16).contains(&more), "{more} frames are free, {free} were");
         for index in [0, 15] {
             expect_state(folio.pfn() + index, State::Hyp, "in the pool")?;
             check!(memory_probe::read(folio.address() + index * FRAME).is_err(), "the host reads a frame of the pool");
