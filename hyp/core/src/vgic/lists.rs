@@ -98,11 +98,11 @@ impl Vgic {
         let pending = lists.values.iter().any(|value| value & PENDING != 0);
         lists.control = ENABLE
             | match (best.overflow, used) {
-                (false, _) => 0,
                 // One list register alone is underflow at once, and would interrupt without end.
                 (true, 0 | 1) if pending => NO_PENDING,
-                (true, 0 | 1) => 0,
-                // Not LRENPIE: QEMU before 10.2 raises it without an end of interrupt, for ever; the count is drained at each exit.
+                (false, _) | (true, 0 | 1) => 0,
+                // Not LRENPIE: QEMU before 10.2 raises it without an end of interrupt, for ever; the count is drained at
+                // each exit.
                 (true, _) => UNDERFLOW,
             };
     }
