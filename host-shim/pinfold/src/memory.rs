@@ -21,7 +21,7 @@ use vm_memory::{
 };
 
 use crate::fault_guard;
-use crate::layout::Range;
+use crate::layout::{PAGE, Range};
 
 /// What guest RAM is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,7 +186,7 @@ impl DeviceMemory {
     }
 
     /// Whether an access has hit a page that is not shared since the last [`Self::restore`]; names
-    /// the guest address of the latest.
+    /// the guest page of the latest.
     #[must_use]
     pub fn forbidden_access(&self) -> Option<GuestAddress> {
         let accepted = self.accepted.as_ref()?;
@@ -195,7 +195,7 @@ impl DeviceMemory {
         }
         let base = self.memory.iter().next()?.start_addr();
         let offset = u64::try_from(fault_guard::last_offset()).ok()?;
-        base.checked_add(offset)
+        base.checked_add(offset & !(PAGE - 1))
     }
 
     /// Gives the window its guest pages back after a forbidden access; says whether that is so.

@@ -14,7 +14,14 @@ use crate::control::Control;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Snapshot {
     pub(super) census: [u64; 6],
-    digests: Vec<(u64, u64)>,
+    digests: Vec<Stretch>,
+}
+
+/// The digest of some adjoining frames.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stretch {
+    frames: Range<u64>,
+    digest: u64,
 }
 
 impl Snapshot {
@@ -29,7 +36,10 @@ impl Snapshot {
                     first: Pfn(first),
                     count: Count(count),
                 })?;
-                digests.push((first, digest));
+                digests.push(Stretch {
+                    frames: first..first + count,
+                    digest,
+                });
                 first += count;
             }
         }
@@ -45,11 +55,8 @@ impl Snapshot {
             self.census
         );
         let changed: Vec<_> = self
-            .digests
-            .iter()
-            .zip(&before.digests)
-            .filter(|(now, then)| now != then)
-            .map(|(now, _)| format!("{:#x}", now.0))
+            .changed_since(before)
+            .map(|stretch| format!("{:#x}", stretch.start))
             .collect();
         ensure!(
             changed.is_empty(),
@@ -62,6 +69,16 @@ impl Snapshot {
             "census of {total} frames and {} digests are as before",
             self.digests.len()
         ))
+    }
+}
+
+impl Snapshot {
+    /// The stretches whose folio words are not as they were.
+    fn changed_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = Range<u64>> + 'a {
+        self.digests
+            .iter()
+            .filter(|now| !before.digests.contains(now))
+            .map(|now| now.frames.clone())
     }
 }
 
@@ -84,22 +101,28 @@ pub(super) struct Holdings {
 }
 
 impl Holdings {
-    /// Looks at every frame of the host's RAM.
-    pub(super) fn look(control: &Control) -> anyhow::Result<Self> {
+    /// Looks at every frame of the stretches that are not as they were `before` the first guest.
+    pub(super) fn look(control: &Control, before: &Snapshot) -> anyhow::Result<Self> {
         let mut holdings = Self::default();
-        for pfn in host_ram()?.into_iter().flatten() {
-            let [_, state, order, _, gfn, pin] =
-                control.must(HostCall::FolioQuery { pfn: Pfn(pfn) })?;
-            match State::from_number(state) {
-                Some(State::Guest) => {
-                    holdings.alone.push(Held { pfn, gfn });
-                    holdings.badly_pinned += u64::from(!is_exclusively_pinned(pfn, order, pin));
-                }
-                Some(State::GuestSharedHost) => holdings.shared += 1,
-                _ => {}
+        let now = Snapshot::take(control)?;
+        for stretch in now.changed_since(before) {
+            for pfn in stretch {
+                holdings.note(control, pfn)?;
             }
         }
         Ok(holdings)
+    }
+
+    fn note(&mut self, control: &Control, pfn: u64) -> anyhow::Result<()> {
+        let [_, state, order, _, gfn, pin] =
+            control.must(HostCall::FolioQuery { pfn: Pfn(pfn) })?;
+        if state == State::Guest.number() {
+            self.alone.push(Held { pfn, gfn });
+            self.badly_pinned += u64::from(!is_exclusively_pinned(pfn, order, pin));
+        } else if state == State::GuestSharedHost.number() {
+            self.shared += 1;
+        }
+        Ok(())
     }
 }
 
@@ -175,11 +198,20 @@ mod tests {
     fn differences_are_named() {
         let before = Snapshot {
             census: [10, 1, 0, 0, 0, 0],
-            digests: vec![(0x100, 7), (0x500, 8)],
+            digests: vec![
+                Stretch {
+                    frames: 0x100..0x500,
+                    digest: 7,
+                },
+                Stretch {
+                    frames: 0x500..0x600,
+                    digest: 8,
+                },
+            ],
         };
         assert!(before.compare(&before).is_ok());
         let mut after = before.clone();
-        after.digests[1].1 = 9;
+        after.digests[1].digest = 9;
         let error = after.compare(&before).unwrap_err().to_string();
         assert!(
             error.contains("0x500") && !error.contains("0x100"),

@@ -162,7 +162,7 @@ fn pages(control: &Control, before: &Before) -> anyhow::Result<(Holdings, String
     // The guest may touch a new page while we look: then we look again.
     for _ in 0..5 {
         let donated = counter(control, Counter::FramesDonated)?;
-        let holdings = Holdings::look(control)?;
+        let holdings = Holdings::look(control, &before.snapshot)?;
         let [_, _, _, alone, shared, _] = control.must(HostCall::FolioCensus {})?;
         let stats = control.stats()?;
         if counter(control, Counter::FramesDonated)? != donated {

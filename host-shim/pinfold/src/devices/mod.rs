@@ -68,7 +68,7 @@ impl Bus {
         if let Some((window, device)) = self.find(address) {
             lock(device).read(address - window.base, data);
         } else {
-            log::warn!("guest reads {address:#x}, where there is no device");
+            log::debug!("guest reads {address:#x}, where there is no device");
         }
     }
 
@@ -77,7 +77,7 @@ impl Bus {
         if let Some((window, device)) = self.find(address) {
             lock(device).write(address - window.base, data);
         } else {
-            log::warn!("guest writes {address:#x}, where there is no device");
+            log::debug!("guest writes {address:#x}, where there is no device");
         }
     }
 

@@ -210,6 +210,20 @@ impl Header {
     }
 }
 
+/// What the guest does wrong it can do at will; what the host's disk does wrong the user must see.
+fn complain(header: Header, error: &io::Error) {
+    let Header { kind, sector } = header;
+    let level = if matches!(
+        error.kind(),
+        io::ErrorKind::InvalidInput | io::ErrorKind::ReadOnlyFilesystem
+    ) {
+        log::Level::Debug
+    } else {
+        log::Level::Warn
+    };
+    log::log!(level, "disk request {kind} at sector {sector}: {error}");
+}
+
 impl VirtioDevice for Block {
     fn device_type(&self) -> u32 {
         VIRTIO_ID_BLOCK
@@ -248,11 +262,7 @@ impl VirtioDevice for Block {
         let status = self
             .execute(header, &mut reader, &mut writer)
             .unwrap_or_else(|error| {
-                log::warn!(
-                    "disk request {} at sector {}: {error}",
-                    header.kind,
-                    header.sector
-                );
+                complain(header, &error);
                 VIRTIO_BLK_S_IOERR
             });
         let status = u8::try_from(status).unwrap_or(u8::MAX);
