@@ -26,7 +26,8 @@ const BYTES: usize = 16 + 32 * 256 + 17 * 32;
 struct HostVectors([AtomicU64; BYTES / 8]);
 
 /// One for each CPU, which alone uses it.
-static HOST: [HostVectors; CPUS] = [const { HostVectors([const { AtomicU64::new(0) }; BYTES / 8]) }; CPUS];
+static HOST: [HostVectors; CPUS] =
+    [const { HostVectors([const { AtomicU64::new(0) }; BYTES / 8]) }; CPUS];
 /// SVCR of the host of each CPU.
 static HOST_SVCR: [AtomicU64; CPUS] = [const { AtomicU64::new(0) }; CPUS];
 

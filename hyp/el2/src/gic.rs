@@ -15,17 +15,18 @@ use pinfold_core::exit::{MAINTENANCE_INTID, VIRTUAL_TIMER_INTID};
 use pinfold_core::vcpu::InterfaceState;
 use pinfold_core::vgic::{ListRegisters, MAX_LISTS};
 
+use crate::barrier;
 use crate::percpu::{self, CPUS};
 use crate::platform::{AFFINITY, Bytes};
 use crate::sysreg::{ICC_HPPIR1_EL1, Readable, Writeable};
-use crate::barrier;
+use crate::width::narrow;
 
 /// The private interrupts that are EL2's.
 const OWN: u32 = 1 << VIRTUAL_TIMER_INTID | 1 << MAINTENANCE_INTID;
 const TIMER: u32 = 1 << VIRTUAL_TIMER_INTID;
 
 /// Bytes of one redistributor: `RD_base` and `SGI_base`.
-const REDISTRIBUTOR: u64 = 0x2_0000;
+const REDISTRIBUTOR: usize = 0x2_0000;
 /// `GICR_TYPER`'s upper half: the affinity.
 const TYPER_AFFINITY: usize = 0xc;
 /// `SGI_base`.
@@ -45,7 +46,9 @@ struct Redistributor(usize);
 impl Redistributor {
     /// This CPU's.
     fn current() -> Option<Self> {
-        let address = REDISTRIBUTORS.get(percpu::current().index())?.load(Ordering::Relaxed);
+        let address = REDISTRIBUTORS
+            .get(percpu::current().index())?
+            .load(Ordering::Relaxed);
         (address != 0).then_some(Self(address))
     }
 
@@ -64,12 +67,14 @@ impl Redistributor {
 
 /// Notes which redistributor is which CPU's. `ranges` are mapped as device memory, and stay so.
 pub(crate) fn set_redistributors(ranges: impl Iterator<Item = Bytes>) {
-    let frames = ranges.flat_map(|range| (range.start..range.end).step_by(REDISTRIBUTOR as usize));
-    for frame in frames.filter_map(|frame| usize::try_from(frame).ok()) {
+    for frame in
+        ranges.flat_map(|range| (narrow(range.start)..narrow(range.end)).step_by(REDISTRIBUTOR))
+    {
         let affinity = Redistributor(frame).read(TYPER_AFFINITY);
         let [aff0, aff1, aff2, aff3] = affinity.to_le_bytes();
         let mpidr = u64::from(u32::from_le_bytes([aff0, aff1, aff2, 0])) | u64::from(aff3) << 32;
-        let cpu = percpu::by_affinity(mpidr & AFFINITY).and_then(|cpu| REDISTRIBUTORS.get(cpu.index()));
+        let cpu =
+            percpu::by_affinity(mpidr & AFFINITY).and_then(|cpu| REDISTRIBUTORS.get(cpu.index()));
         if let Some(place) = cpu {
             place.store(frame, Ordering::Relaxed);
         }
@@ -78,7 +83,9 @@ pub(crate) fn set_redistributors(ranges: impl Iterator<Item = Bytes>) {
 
 /// Makes sure that EL2's own interrupts reach this CPU: the host may have initialized its redistributor again.
 pub(crate) fn claim_own_interrupts() {
-    let Some(redistributor) = Redistributor::current() else { return };
+    let Some(redistributor) = Redistributor::current() else {
+        return;
+    };
     if redistributor.read(ISENABLER0) & OWN != OWN {
         redistributor.write(IGROUPR0, redistributor.read(IGROUPR0) | OWN);
         redistributor.write(ISENABLER0, OWN);
@@ -129,8 +136,10 @@ macro_rules! active_priorities {
 
 /// Readers and writers of a group's active-priority registers.
 type Priorities = ([fn() -> u64; 4], [fn(u64); 4]);
-const GROUP_0: Priorities = active_priorities!(ICH_AP0R0_EL2, ICH_AP0R1_EL2, ICH_AP0R2_EL2, ICH_AP0R3_EL2);
-const GROUP_1: Priorities = active_priorities!(ICH_AP1R0_EL2, ICH_AP1R1_EL2, ICH_AP1R2_EL2, ICH_AP1R3_EL2);
+const GROUP_0: Priorities =
+    active_priorities!(ICH_AP0R0_EL2, ICH_AP0R1_EL2, ICH_AP0R2_EL2, ICH_AP0R3_EL2);
+const GROUP_1: Priorities =
+    active_priorities!(ICH_AP1R0_EL2, ICH_AP1R1_EL2, ICH_AP1R2_EL2, ICH_AP1R3_EL2);
 
 unsafe extern "C" {
     /// world.S: reads `count` list registers to `values`.

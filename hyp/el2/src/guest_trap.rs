@@ -8,8 +8,8 @@ use pinfold_core::vcpu::LoadedVcpu;
 use spin::Once;
 
 use crate::sysreg::{
-    ID_AA64DFR0_EL1, ID_AA64ISAR1_EL1, ID_AA64ISAR2_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64PFR0_EL1,
-    ID_AA64PFR1_EL1, Readable,
+    ID_AA64DFR0_EL1, ID_AA64ISAR1_EL1, ID_AA64ISAR2_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1,
+    ID_AA64PFR0_EL1, ID_AA64PFR1_EL1, Readable,
 };
 use crate::world::World;
 use crate::{gic, hypervisor, panic};
@@ -36,7 +36,10 @@ fn processor() -> Processor {
             *register = value;
         }
     }
-    Processor { id_registers, list_registers: gic::list_registers() }
+    Processor {
+        id_registers,
+        list_registers: gic::list_registers(),
+    }
 }
 
 /// Runs the vCPU until core says that the host has to know; `call` is the host's `VCPU_RUN`.

@@ -131,6 +131,7 @@ writeable! {
     /// System-register interface of the GIC at EL2.
     ICC_SRE_EL2 = "S3_4_C12_C9_5";
     /// Streaming mode and ZA.
+    #[expect(clippy::upper_case_acronyms, reason = "its name")]
     SVCR = "S3_3_C4_C2_2";
     /// Deferred virtual errors.
     VDISR_EL2 = "S3_4_C12_C1_1";

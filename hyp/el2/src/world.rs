@@ -9,26 +9,43 @@
 //! Invariant: on return from `put` every register of the host is what it was at `load`.
 
 use aarch64_cpu::registers::{
-    CNTHCTL_EL2, CNTV_CTL_EL0, CNTV_CVAL_EL0, CPTR_EL2, ELR_EL2, ESR_EL2, FAR_EL1, FAR_EL2, HCR_EL2, HPFAR_EL2, MDCR_EL2,
-    SCTLR_EL1, SPSR_EL2, VBAR_EL1, VBAR_EL2, VMPIDR_EL2, VTTBR_EL2,
+    CNTHCTL_EL2, CNTV_CTL_EL0, CNTV_CVAL_EL0, CPTR_EL2, ELR_EL2, ESR_EL2, FAR_EL1, FAR_EL2,
+    HCR_EL2, HPFAR_EL2, MDCR_EL2, SCTLR_EL1, SPSR_EL2, VBAR_EL1, VBAR_EL2, VMPIDR_EL2, VTTBR_EL2,
 };
 use pinfold_core::exit::{Exit, Syndrome};
 use pinfold_core::injection::{ExceptionEntry, Injection};
 use pinfold_core::vcpu::{El1State, GuestContext, LoadedVcpu};
+use spin::Once;
 
 use crate::sysreg::{
-    ELR_EL1, ESR_EL1, HAFGRTR_EL2, HCRX_EL2, HDFGRTR_EL2, HDFGRTR2_EL2, HDFGWTR_EL2, HDFGWTR2_EL2, HFGITR_EL2,
-    HFGITR2_EL2, HFGRTR_EL2, HFGRTR2_EL2, HFGWTR_EL2, HFGWTR2_EL2, ICC_SRE_EL2, ID_AA64DFR0_EL1, ID_AA64MMFR0_EL1,
-    ID_AA64MMFR1_EL1, ID_AA64PFR0_EL1, PMBLIMITR_EL1, PMSCR_EL1, Readable, SPSR_EL1, TRBLIMITR_EL1, TRFCR_EL1, VDISR_EL2,
-    Writeable, field,
+    ELR_EL1, ESR_EL1, HAFGRTR_EL2, HCRX_EL2, HDFGRTR_EL2, HDFGRTR2_EL2, HDFGWTR_EL2, HDFGWTR2_EL2,
+    HFGITR_EL2, HFGITR2_EL2, HFGRTR_EL2, HFGRTR2_EL2, HFGWTR_EL2, HFGWTR2_EL2, ICC_SRE_EL2,
+    ID_AA64DFR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64PFR0_EL1, PMBLIMITR_EL1, PMSCR_EL1,
+    Readable, SPSR_EL1, TRBLIMITR_EL1, TRFCR_EL1, VDISR_EL2, Writeable, field,
 };
+use crate::width::wide;
 use crate::{barrier, fp, gic, host, tlb};
 
 /// HCR_EL2 for guests (DDI 0487 D24.2.60): stage 2 (VM), set/way made clean-and-invalidate (SWIO), interrupts to EL2 (FMO, IMO,
 /// AMO), local maintenance made inner shareable (FB, BSU), WFI, ID registers (TID1, TID3), SMC (TSC), what the processor's maker defined
 /// (TIDCP, TACR), AArch64 (RW), limited ordering (TLOR), errors (TERR), MTE's ID register (TID5).
-const GUEST_HCR: u64 = 1 << 58 | 1 << 36 | 1 << 35 | 1 << 31 | 1 << 21 | 1 << 20 | 1 << 19 | 1 << 18 | 1 << 16 | 1 << 13
-    | 1 << 10 | 1 << 9 | 1 << 5 | 1 << 4 | 1 << 3 | 1 << 1 | 1;
+const GUEST_HCR: u64 = 1 << 58
+    | 1 << 36
+    | 1 << 35
+    | 1 << 31
+    | 1 << 21
+    | 1 << 20
+    | 1 << 19
+    | 1 << 18
+    | 1 << 16
+    | 1 << 13
+    | 1 << 10
+    | 1 << 9
+    | 1 << 5
+    | 1 << 4
+    | 1 << 3
+    | 1 << 1
+    | 1;
 /// HCR_EL2.API and APK, which a guest has if the host does.
 const HCR_PAUTH: u64 = 1 << 41 | 1 << 40;
 /// CPTR_EL2 without VHE: activity monitors (TAM), trace (TTA), SME (TSM), SVE (TZ) trap, and the other RES1 bits.
@@ -82,8 +99,9 @@ struct Controls {
     more_traps: [u64; MORE_TRAPS],
 }
 
-/// Which of the optional controls there are.
+/// Which of the optional controls there are, the same on every CPU.
 #[derive(Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a feature")]
 struct Optional {
     pauth: bool,
     hcrx: bool,
@@ -95,8 +113,10 @@ struct Optional {
     tracing: bool,
 }
 
+static OPTIONAL: Once<Optional> = Once::new();
+
 impl Optional {
-    fn of_this_cpu() -> Self {
+    fn read() -> Self {
         let fine_grained = field(&ID_AA64MMFR0_EL1, 56);
         Self {
             pauth: host::hcr() & HCR_PAUTH != 0,
@@ -131,14 +151,31 @@ impl Controls {
             controls.hcrx = HCRX_EL2.get();
         }
         if optional.traps {
-            let activity = if optional.activity_monitors { HAFGRTR_EL2.get() } else { 0 };
+            let activity = if optional.activity_monitors {
+                HAFGRTR_EL2.get()
+            } else {
+                0
+            };
             let [reads, writes] = [HFGRTR_EL2.get(), HFGWTR_EL2.get()];
             let [debug_reads, debug_writes] = [HDFGRTR_EL2.get(), HDFGWTR_EL2.get()];
-            controls.traps = [reads, writes, HFGITR_EL2.get(), debug_reads, debug_writes, activity];
+            controls.traps = [
+                reads,
+                writes,
+                HFGITR_EL2.get(),
+                debug_reads,
+                debug_writes,
+                activity,
+            ];
         }
         if optional.more_traps {
             let [reads, writes] = [HFGRTR2_EL2.get(), HFGWTR2_EL2.get()];
-            controls.more_traps = [reads, writes, HFGITR2_EL2.get(), HDFGRTR2_EL2.get(), HDFGWTR2_EL2.get()];
+            controls.more_traps = [
+                reads,
+                writes,
+                HFGITR2_EL2.get(),
+                HDFGRTR2_EL2.get(),
+                HDFGWTR2_EL2.get(),
+            ];
         }
         controls
     }
@@ -154,7 +191,7 @@ impl Controls {
             sre: host.sre & !SRE_ENABLE,
             vttbr: loaded.translation,
             vmpidr: loaded.affinity,
-            vbar: core::ptr::from_ref(vectors()).addr() as u64,
+            vbar: wide(core::ptr::from_ref(vectors()).addr()),
             hcrx: 0,
             traps: [0; TRAPS],
             more_traps: [0; MORE_TRAPS],
@@ -174,7 +211,14 @@ impl Controls {
             HCRX_EL2.set(self.hcrx);
         }
         if optional.traps {
-            let [reads, writes, instructions, debug_reads, debug_writes, activity] = self.traps;
+            let [
+                reads,
+                writes,
+                instructions,
+                debug_reads,
+                debug_writes,
+                activity,
+            ] = self.traps;
             HFGRTR_EL2.set(reads);
             HFGWTR_EL2.set(writes);
             HFGITR_EL2.set(instructions);
@@ -263,7 +307,7 @@ pub(crate) struct World {
 impl World {
     /// Takes the CPU from the host and gives it to the guest.
     pub(crate) fn load(loaded: &mut LoadedVcpu) -> Self {
-        let optional = Optional::of_this_cpu();
+        let optional = *OPTIONAL.call_once(Optional::read);
         let mut world = Self {
             optional,
             controls: Controls::of_host(optional),
@@ -306,7 +350,11 @@ impl World {
         if self.lists != 0 {
             gic::read_lists(&mut loaded.vcpu.lists);
         }
-        let syndrome = Syndrome { esr: ESR_EL2.get(), far: FAR_EL2.get(), hpfar: HPFAR_EL2.get() };
+        let syndrome = Syndrome {
+            esr: ESR_EL2.get(),
+            far: FAR_EL2.get(),
+            hpfar: HPFAR_EL2.get(),
+        };
         let exit = Exit::of_vector(vector, syndrome, gic::highest_pending);
         if exit == Exit::Timer {
             gic::hold_timer();
@@ -349,7 +397,11 @@ impl World {
         let lists = &loaded.vcpu.lists;
         self.lists = gic::write_lists(lists, self.lists);
         if lists.timer_held != self.timer_held {
-            if lists.timer_held { gic::hold_timer() } else { gic::release_timer() }
+            if lists.timer_held {
+                gic::hold_timer()
+            } else {
+                gic::release_timer()
+            }
             self.timer_held = lists.timer_held;
         }
     }
