@@ -59,6 +59,19 @@ impl PinRange {
         self.table == other.table && self.frames == other.frames
     }
 
+    /// What the words of the folio of `order` at `head`, for which the range speaks, say.
+    pub fn verdict<M: Machine>(&self, head: Pfn, order: Order, machine: &M) -> Verdict {
+        let mut expected = pin_word::donatable(order.raw());
+        for (pfn, index) in FrameRange::folio(head, order).frames().zip(0..) {
+            match self.word(pfn, machine) {
+                Some(word) if word == expected => expected = 0,
+                Some(word) => return Verdict::Other { index, word },
+                None => return Verdict::Unknown,
+            }
+        }
+        Verdict::Exclusive
+    }
+
     fn overlaps(&self, other: &Self) -> bool {
         self.frames.overlaps(other.frames)
     }
@@ -129,29 +142,11 @@ impl PinTable {
         range.word(pfn, machine)
     }
 
-    /// What the words of the folio of `order` at `head` say.
-    pub fn verdict<M: Machine>(&self, head: Pfn, order: Order, machine: &M) -> Verdict {
-        let wanted = pin_word::donatable(order.raw());
-        let folio = FrameRange::folio(head, order);
-        let range = self
-            .ranges
-            .iter()
-            .flatten()
-            .find(|range| range.is_complete() && range.frames.covers(folio));
-        let Some(range) = range else {
-            return Verdict::Unknown;
-        };
-        let odd = folio.frames().zip(0..).find_map(|(pfn, index)| {
-            let expected = if index == 0 { wanted } else { 0 };
-            range
-                .word(pfn, machine)
-                .filter(|word| *word != expected)
-                .map(|word| (index, word))
-        });
-        match odd {
-            None => Verdict::Exclusive,
-            Some((index, word)) => Verdict::Other { index, word },
-        }
+    /// The complete range that speaks for all of `frames`.
+    #[must_use]
+    pub fn covering(&self, frames: FrameRange<Physical>) -> Option<&PinRange> {
+        let mut ranges = self.ranges.iter().flatten();
+        ranges.find(|range| range.is_complete() && range.frames.covers(frames))
     }
 
     /// What the words say of the one frame, which may be part of a larger folio of the host's.

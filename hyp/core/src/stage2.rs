@@ -222,6 +222,12 @@ impl Stage2 {
 
     /// Finds the entry that decides about `gfn`.
     pub fn lookup<M: Machine>(&self, gfn: Gfn, machine: &M) -> Lookup {
+        if !Self::reaches(FrameRange::folio(gfn, Order::FRAME)) {
+            return Lookup {
+                entry: Entry::Vacant,
+                level: Level::One,
+            };
+        }
         let cell = self.deciding_cell(gfn, machine);
         let within = |frame: Pfn| {
             gfn.distance_from(cell.first)
@@ -368,10 +374,7 @@ impl Stage2 {
         let Some(table) = table.filter(|_| content != Content::Vacant) else {
             return;
         };
-        for (gfn, offset) in chunk.frames().zip(0..) {
-            let cell = Cell::of(table, Level::Three, gfn);
-            self.write(cell, content.descriptor(Level::Three, offset), tables);
-        }
+        self.write_pages(table, chunk, content, tables);
     }
 
     /// Empties the entries of `chunk` in a table of level 3, and flushes if one was valid.
@@ -381,18 +384,34 @@ impl Stage2 {
         chunk: FrameRange<Intermediate>,
         tables: &mut Tables<'_, M>,
     ) {
-        let mut any_valid = false;
-        for gfn in chunk.frames() {
-            let cell = Cell::of(table, Level::Three, gfn);
-            let old = cell.read(tables.machine);
-            any_valid |= old.is_valid();
-            if old != Descriptor::VACANT {
-                self.write(cell, Descriptor::VACANT, tables);
-            }
-        }
-        if any_valid {
+        if self.write_pages(table, chunk, Content::Vacant, tables) {
             tables.machine.invalidate(Scope::Range(self.vmid, chunk));
         }
+    }
+
+    /// Writes the entries of `chunk` in a table of level 3 and keeps its count; returns whether one of them was valid.
+    fn write_pages<M: Machine>(
+        &self,
+        table: Table,
+        chunk: FrameRange<Intermediate>,
+        content: Content,
+        tables: &mut Tables<'_, M>,
+    ) -> bool {
+        let mut entries = tables.folios.entries(table);
+        let mut any_valid = false;
+        for (gfn, offset) in chunk.frames().zip(0..) {
+            let cell = Cell::of(table, Level::Three, gfn);
+            let background = self.background.descriptor(Level::Three, gfn);
+            let old = cell.read(tables.machine);
+            let new = content.descriptor(Level::Three, offset);
+            any_valid |= old.is_valid();
+            entries = entries
+                .wrapping_add(u16::from(new != background))
+                .wrapping_sub(u16::from(old != background));
+            tables.machine.write(cell.table, cell.index, new.raw());
+        }
+        tables.folios.set_entries(table, entries);
+        any_valid
     }
 
     /// Replaces the entry of `cell`, a block or nothing, by a table that says the same, except nothing within `hole`.
@@ -468,7 +487,7 @@ impl Stage2 {
         self.write(cell, new, tables);
     }
 
-    /// Writes one entry and keeps the count of its table. Root tables have no count: they never go.
+    /// Writes an entry of level 1 or 2 and keeps the count of its table. Root tables have no count: they never go.
     fn write<M: Machine>(&self, cell: Cell, new: Descriptor, tables: &mut Tables<'_, M>) {
         let background = self.background.descriptor(cell.level, cell.first);
         let before = u16::from(cell.read(tables.machine) != background);

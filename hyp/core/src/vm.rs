@@ -125,6 +125,9 @@ impl GuestMemory {
 
     /// Makes `region` guest RAM.
     fn add_region(&mut self, region: FrameRange<Intermediate>) -> Result<(), Refusal> {
+        if !Stage2::reaches(region) {
+            return Err(Refusal::Invalid);
+        }
         if self.regions.iter().any(|other| other.overlaps(region)) {
             return Err(Refusal::Exists(Found::default()));
         }

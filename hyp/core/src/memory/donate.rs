@@ -7,7 +7,7 @@ use pinfold_abi::limit;
 
 use super::{Lent, Memory};
 use crate::addr::{FrameRange, Gfn, Intermediate, Order, Pfn, Physical};
-use crate::folio::{FolioArray, FolioState};
+use crate::folio::FolioState;
 use crate::machine::Machine;
 use crate::pin_word::Verdict;
 use crate::refusal::{Found, Refusal};
@@ -81,30 +81,33 @@ impl<M: Machine> Memory<M> {
         frames: FrameRange<Physical>,
         order: Order,
     ) -> Result<(), Refusal> {
-        let size = order.frames();
-        for (head, start) in frames
-            .frames()
-            .zip(0_u64..)
-            .filter(|(head, _)| head.is_aligned(order))
-        {
-            let refusal = match self.pins.verdict(head, order, &self.machine) {
-                Verdict::Exclusive => continue,
-                Verdict::Unknown => Refusal::NoPinTable(found(&self.folios, start, head)),
-                Verdict::Other { index, word } => {
-                    let index = index.min(size.saturating_sub(1));
-                    let pfn = head.checked_add(index).unwrap_or(head);
-                    let found = found(&self.folios, start.saturating_add(index), pfn);
-                    Refusal::NotExclusivelyPinned(Found { pin: word, ..found })
+        let whole = self.pins.covering(frames);
+        for (head, start) in folios_of(frames, order) {
+            let folio = FrameRange::folio(head, order);
+            let range = whole.or_else(|| self.pins.covering(folio));
+            match range.map_or(Verdict::Unknown, |range| {
+                range.verdict(head, order, &self.machine)
+            }) {
+                Verdict::Exclusive => {}
+                Verdict::Unknown => {
+                    return Err(Refusal::NoPinTable(self.folios.found(start, head)));
                 }
-            };
-            return Err(refusal);
+                Verdict::Other { index, word } => {
+                    let found = self.folios.found(start.saturating_add(index), head);
+                    return Err(Refusal::NotExclusivelyPinned(Found { pin: word, ..found }));
+                }
+            }
         }
         Ok(())
     }
 }
 
-fn found(folios: &FolioArray, index: u64, pfn: Pfn) -> Found {
-    folios.found(index, pfn)
+/// The heads of the folios of `order` in `frames`, and how far each is from the first.
+fn folios_of(frames: FrameRange<Physical>, order: Order) -> impl Iterator<Item = (Pfn, u64)> {
+    (0..frames.count() >> order.raw()).filter_map(move |index| {
+        let start = index << order.raw();
+        Some((frames.first().checked_add(start)?, start))
+    })
 }
 
 /// The frames of a claim in both spaces, if they are aligned and not too many.

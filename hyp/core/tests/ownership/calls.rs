@@ -482,3 +482,27 @@ fn a_pool_donation_that_el2_cannot_map_changes_nothing() {
     assert_eq!(status(world.call(donation)), Status::NoMemory);
     assert_eq!(before, world.snapshot());
 }
+
+#[test]
+fn beyond_40_bits_there_is_nothing() {
+    let mut world = World::new(FRAMES);
+    let vm = create(&mut world);
+    for pfn in [RAM | 1 << 28, (1 << 36) - 1] {
+        let ipa = Ipa::new(pfn << 12).unwrap();
+        let abort = HostAbort {
+            ipa,
+            far_is_kernel: true,
+            from_el0: false,
+            write: false,
+            instruction: false,
+            pc: 0,
+        };
+        assert_eq!(world.hypervisor.host_abort(abort), HostAbortOutcome::Inject);
+        let region = HostCall::VmMemoryRegion {
+            vm,
+            first: claim::Gfn(pfn),
+            count: claim::Count(1),
+        };
+        assert_eq!(status(world.call(region)), Status::Invalid);
+    }
+}
