@@ -16,6 +16,7 @@ use crate::owned::Owned;
 use crate::pin_word::PinRange;
 use crate::refusal::{Found, Refusal};
 use crate::run::RunStart;
+use crate::stage2::Stage2;
 use crate::vcpu::{LoadedVcpu, VcpuExit};
 use crate::vcpus::Vcpus;
 use crate::vm::{Vm, VmHandle};
@@ -266,9 +267,11 @@ impl<M: Machine> Hypervisor<M> {
         count: claim::Count,
     ) -> Result<Reply, Refusal> {
         self.memory.expect_room(1)?;
-        self.vm(vm)?
-            .add_region(range(first.0, count)?)
-            .map(|()| Reply::done([]))
+        let region = range(first.0, count)?;
+        if !Stage2::reaches(region) {
+            return Err(Refusal::Invalid);
+        }
+        self.vm(vm)?.add_region(region).map(|()| Reply::done([]))
     }
 
     fn place_gic(
