@@ -184,6 +184,12 @@ impl PowerStates {
         self.states.get(index).copied().unwrap_or_default()
     }
 
+    /// The vCPUs that are on, one bit each.
+    #[must_use]
+    pub fn on(&self) -> u64 {
+        (0..).zip(self.states).fold(0, |on, (index, state)| on | u64::from(state == Power::On) << index)
+    }
+
     /// Where vCPU `index` starts, if it is to start; it is on from now on.
     pub fn take_start(&mut self, index: usize) -> Option<(u64, u64)> {
         let state = self.states.get_mut(index)?;

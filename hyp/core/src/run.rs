@@ -167,7 +167,8 @@ impl<M: Machine> Hypervisor<M> {
         };
         let vgic = &mut vm.vcpus.vgic;
         vgic.drain(loaded.index, &mut loaded.vcpu.lists);
-        let kicked = change(vgic, loaded.index).kicked() & !(1 << loaded.index);
+        let kicked =
+            change(vgic, loaded.index).kicked() & vm.vcpus.power.on() & !(1 << loaded.index);
         vgic.fill(
             loaded.index,
             &mut loaded.vcpu.lists,
@@ -534,3 +535,6 @@ impl From<SystemEvent> for VcpuExit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

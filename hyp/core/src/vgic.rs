@@ -161,6 +161,15 @@ impl Vgic {
         self.forwards && (private || shared())
     }
 
+    /// The vCPUs for which some interrupt waits, one bit each.
+    fn waiting(&self) -> u64 {
+        let mut waiting = 0;
+        for vcpu in (0..).take(self.count) {
+            waiting |= u64::from(self.has_deliverable(vcpu)) << vcpu;
+        }
+        waiting
+    }
+
     /// The vCPUs that shared bank `word` has something for that nobody holds yet, one bit each.
     fn destinations(&self, word: usize) -> u64 {
         let deliverable = self.shared.get(word).map_or(0, Bank::deliverable);

@@ -257,7 +257,7 @@ impl Vgic {
                 register.write(bank, word, u32::MAX);
                 // The line of the timer is what the hardware said, and nobody's to change.
                 debug_assert!(bank.level >> VIRTUAL_TIMER_INTID & 1 == 1);
-                1 << vcpu
+                self.waiting() & 1 << vcpu
             }
             Frame::Redistributor(..) => 0,
         }
@@ -268,7 +268,7 @@ impl Vgic {
         let forwards = word.over(old) & ENABLE_GROUP_1 != 0;
         let newly = forwards && !self.forwards;
         self.forwards = forwards;
-        if newly { (1 << self.count) - 1 } else { 0 }
+        if newly { self.waiting() } else { 0 }
     }
 
     fn write_router(&mut self, offset: u64, word: Word) -> u64 {
