@@ -10,7 +10,14 @@ fn main() {
     let manifest = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
     let script = Path::new(&manifest).join("../../linker/hyp.ld");
     println!("cargo:rustc-link-arg-bins=-T{}", script.display());
-    for argument in ["-pie", "--no-dynamic-linker", "-znotext", "-zmax-page-size=4096", "--gc-sections", "--build-id=none"] {
+    for argument in [
+        "-pie",
+        "--no-dynamic-linker",
+        "-znotext",
+        "-zmax-page-size=4096",
+        "--gc-sections",
+        "--build-id=none",
+    ] {
         println!("cargo:rustc-link-arg-bins={argument}");
     }
 }

@@ -13,8 +13,8 @@ use crate::device_tree::{Tree, check, host as host_tree};
 use crate::mmu::{self, Access, BLOCK, LIMIT, STAGE1};
 use crate::percpu::{self, power};
 use crate::platform::{self, Bytes, Platform};
-use crate::width::{narrow, wide};
 use crate::sysreg::{ID_AA64MMFR0_EL1, ID_AA64MMFR4_EL1, field};
+use crate::width::{narrow, wide};
 use crate::{cache, console, gic, heap, host, hypervisor, semihosting, symbols};
 
 use core::sync::atomic::Ordering;
@@ -44,9 +44,14 @@ pub(crate) extern "C" fn secondary_cpu(_index: usize) -> ! {
 
 fn bring_up(device_tree: usize) -> Result<Infallible, Complaint> {
     cpu_suffices()?;
-    let image = Bytes { start: wide(symbols::image_start()), end: wide(mmu::block_end()) };
+    let image = Bytes {
+        start: wide(symbols::image_start()),
+        end: wide(mmu::block_end()),
+    };
     if !symbols::image_start().is_multiple_of(BLOCK) {
-        return Err(Complaint::Image { start: symbols::image_start() });
+        return Err(Complaint::Image {
+            start: symbols::image_start(),
+        });
     }
     // SAFETY: mmu.rs maps the rest of the image's block read-write, and nothing else lies there.
     unsafe { heap::set_up(symbols::image_end(), mmu::block_end()) };
@@ -64,10 +69,14 @@ fn bring_up(device_tree: usize) -> Result<Infallible, Complaint> {
 
     let folios = folio_array(&platform)?;
     let taken = [image, folios];
-    let blob_place = Bytes { start: wide(device_tree), end: wide(device_tree + blob.len()) };
+    let blob_place = Bytes {
+        start: wide(device_tree),
+        end: wide(device_tree + blob.len()),
+    };
     check_layout(&platform, taken, blob_place)?;
     let kernel = kernel_entry(platform.kernel)?;
-    let new = host_tree::write(&tree, &platform, &taken).map_err(|_| Complaint::DeviceTree("it cannot be rewritten"))?;
+    let new = host_tree::write(&tree, &platform, &taken)
+        .map_err(|_| Complaint::DeviceTree("it cannot be rewritten"))?;
     replace_device_tree(device_tree, blob.len(), &new)?;
     map_folio_array(folios)?;
     let root = hypervisor::set_up(&platform, image, folios)?;
@@ -81,30 +90,55 @@ fn bring_up(device_tree: usize) -> Result<Infallible, Complaint> {
 /// What no machine of today lacks, and EL2 cannot do without.
 fn cpu_suffices() -> Result<(), Complaint> {
     let lacks = [
-        (field(&ID_AA64MMFR0_EL1, 0) < 2, "fewer than 40 bits of physical address"),
+        (
+            field(&ID_AA64MMFR0_EL1, 0) < 2,
+            "fewer than 40 bits of physical address",
+        ),
         (field(&ID_AA64MMFR0_EL1, 28) == 0xf, "no 4 KiB granule"),
-        (field(&ID_AA64MMFR0_EL1, 40) == 1, "no 4 KiB granule at stage 2"),
-        (field(&ID_AA64MMFR4_EL1, 24) >= 8, "no EL2 without the Virtualization Host Extensions"),
+        (
+            field(&ID_AA64MMFR0_EL1, 40) == 1,
+            "no 4 KiB granule at stage 2",
+        ),
+        (
+            field(&ID_AA64MMFR4_EL1, 24) >= 8,
+            "no EL2 without the Virtualization Host Extensions",
+        ),
     ];
-    lacks.into_iter().find(|(lacking, _)| *lacking).map_or(Ok(()), |(_, what)| Err(Complaint::Cpu(what)))
+    lacks
+        .into_iter()
+        .find(|(lacking, _)| *lacking)
+        .map_or(Ok(()), |(_, what)| Err(Complaint::Cpu(what)))
 }
 
 /// Maps the blob read-only, in whole blocks, and says where it is.
 fn map_device_tree(address: usize, image: Bytes) -> Result<&'static [u8], Complaint> {
     const NONE: fn(usize) -> Complaint = |address| Complaint::NoDeviceTree { address };
-    let place = Bytes { start: wide(address), end: wide(address.saturating_add(check::LARGEST)) };
-    if address == 0 || !address.is_multiple_of(8) || place.end > wide(LIMIT) || place.overlaps(image) {
+    let place = Bytes {
+        start: wide(address),
+        end: wide(address.saturating_add(check::LARGEST)),
+    };
+    if address == 0
+        || !address.is_multiple_of(8)
+        || place.end > wide(LIMIT)
+        || place.overlaps(image)
+    {
         return Err(NONE(address));
     }
     let (start, end) = blocks(address, check::LARGEST);
-    STAGE1.lock().map(start, end, Access::Constant).map_err(|mmu::NoTable| Complaint::OutOfFrames)?;
+    STAGE1
+        .lock()
+        .map(start, end, Access::Constant)
+        .map_err(|mmu::NoTable| Complaint::OutOfFrames)?;
     let header = bytes_at(address, 8);
     let size = check::total_size(header).map_err(Complaint::DeviceTree)?;
     Ok(bytes_at(address, size))
 }
 
 fn blocks(address: usize, size: usize) -> (usize, usize) {
-    (address & !(BLOCK - 1), (address + size).next_multiple_of(BLOCK))
+    (
+        address & !(BLOCK - 1),
+        (address + size).next_multiple_of(BLOCK),
+    )
 }
 
 fn bytes_at(address: usize, size: usize) -> &'static [u8] {
@@ -116,12 +150,16 @@ fn bytes_at(address: usize, size: usize) -> &'static [u8] {
 /// Overwrites the machine's tree, whose bytes are `room`, by the host's, and takes it out of EL2's map.
 fn replace_device_tree(address: usize, room: usize, new: &[u8]) -> Result<(), Complaint> {
     if new.len() > room {
-        return Err(Complaint::DeviceTree("the host's does not fit in its place"));
+        return Err(Complaint::DeviceTree(
+            "the host's does not fit in its place",
+        ));
     }
     let (start, end) = blocks(address, check::LARGEST);
     let mut stage1 = STAGE1.lock();
     stage1.unmap(start, end);
-    stage1.map(start, end, Access::Data).map_err(|mmu::NoTable| Complaint::OutOfFrames)?;
+    stage1
+        .map(start, end, Access::Data)
+        .map_err(|mmu::NoTable| Complaint::OutOfFrames)?;
     let first = core::ptr::with_exposed_provenance_mut::<u8>(address);
     // SAFETY: mapped writable a moment ago, as large as `room`; no reference to the old tree is left.
     unsafe { first.copy_from_nonoverlapping(new.as_ptr(), new.len()) };
@@ -134,10 +172,15 @@ fn replace_device_tree(address: usize, room: usize, new: &[u8]) -> Result<(), Co
 fn map_devices(platform: &Platform<'_>) -> Result<(), Complaint> {
     let frames = |range: &Bytes| (narrow(range.start), narrow(range.end));
     let mut stage1 = STAGE1.lock();
-    let uart = Bytes { start: platform.uart, end: platform.uart + FRAME_SIZE };
+    let uart = Bytes {
+        start: platform.uart,
+        end: platform.uart + FRAME_SIZE,
+    };
     for range in platform.redistributors_in_use().chain([uart]) {
         let (start, end) = frames(&range);
-        stage1.map(start, end, Access::Device).map_err(|mmu::NoTable| Complaint::OutOfFrames)?;
+        stage1
+            .map(start, end, Access::Device)
+            .map_err(|mmu::NoTable| Complaint::OutOfFrames)?;
     }
     let (base, _) = frames(&uart);
     // SAFETY: mapped above, and the device tree calls it a PL011.
@@ -152,8 +195,15 @@ fn number_cpus(platform: &Platform<'_>) -> Result<(), Complaint> {
     if !platform.cpus.contains(&own) {
         return Err(Complaint::DeviceTree("the CPU that boots is not in it"));
     }
-    let others = platform.cpus.iter().copied().filter(|affinity| *affinity != own);
-    for (block, affinity) in percpu::BLOCKS.iter().zip(core::iter::once(own).chain(others)) {
+    let others = platform
+        .cpus
+        .iter()
+        .copied()
+        .filter(|affinity| *affinity != own);
+    for (block, affinity) in percpu::BLOCKS
+        .iter()
+        .zip(core::iter::once(own).chain(others))
+    {
         block.affinity.store(affinity, Ordering::Relaxed);
     }
     percpu::current().power.store(power::ON, Ordering::Relaxed);
@@ -163,11 +213,15 @@ fn number_cpus(platform: &Platform<'_>) -> Result<(), Complaint> {
 /// Where the folio array goes: the top of RAM, whole blocks, eight bytes for each frame from the lowest to the highest.
 fn folio_array(platform: &Platform<'_>) -> Result<Bytes, Complaint> {
     let total: u64 = platform.ram.iter().map(|range| range.size()).sum();
-    let too_little = Complaint::TooLittleMemory { mebibytes: total >> 20 };
+    let too_little = Complaint::TooLittleMemory {
+        mebibytes: total >> 20,
+    };
     if total < LEAST_RAM {
         return Err(too_little);
     }
-    let (Some(first), Some(last)) = (platform.ram.first(), platform.ram.last()) else { return Err(too_little) };
+    let (Some(first), Some(last)) = (platform.ram.first(), platform.ram.last()) else {
+        return Err(too_little);
+    };
     let block = wide(BLOCK);
     let bytes = ((last.end - first.start) / FRAME_SIZE * 8).next_multiple_of(block);
     let end = last.end & !(block - 1);
@@ -179,13 +233,22 @@ fn folio_array(platform: &Platform<'_>) -> Result<Bytes, Complaint> {
 
 fn map_folio_array(place: Bytes) -> Result<(), Complaint> {
     let [start, end] = [place.start, place.end].map(narrow);
-    STAGE1.lock().map(start, end, Access::Data).map_err(|mmu::NoTable| Complaint::OutOfFrames)
+    STAGE1
+        .lock()
+        .map(start, end, Access::Data)
+        .map_err(|mmu::NoTable| Complaint::OutOfFrames)
 }
 
 /// Everything lies in RAM and nothing on top of another.
 fn check_layout(platform: &Platform<'_>, taken: [Bytes; 2], tree: Bytes) -> Result<(), Complaint> {
     let [image, folios] = taken;
-    let kernel = Bytes { end: platform.kernel.start.saturating_add(kernel_size(platform.kernel)?), ..platform.kernel };
+    let kernel = Bytes {
+        end: platform
+            .kernel
+            .start
+            .saturating_add(kernel_size(platform.kernel)?),
+        ..platform.kernel
+    };
     let mut placed = alloc::vec::Vec::from([
         ("pinfold.img", image),
         ("EL2's folio array", folios),
@@ -197,7 +260,11 @@ fn check_layout(platform: &Platform<'_>, taken: [Bytes; 2], tree: Bytes) -> Resu
         if !platform.ram.iter().any(|range| range.covers(*place)) {
             return Err(Complaint::OutsideMemory(name));
         }
-        if let Some((other, _)) = placed.iter().skip(number + 1).find(|(_, other)| place.overlaps(*other)) {
+        if let Some((other, _)) = placed
+            .iter()
+            .skip(number + 1)
+            .find(|(_, other)| place.overlaps(*other))
+        {
             return Err(Complaint::Overlap(name, other));
         }
     }
@@ -212,7 +279,9 @@ struct ImageHeader {
 
 fn image_header(kernel: Bytes) -> Result<ImageHeader, Complaint> {
     const MAGIC: &[u8] = b"ARM\x64";
-    let not_an_image = Complaint::NotAnImage { start: kernel.start };
+    let not_an_image = Complaint::NotAnImage {
+        start: kernel.start,
+    };
     let start = narrow(kernel.start);
     if kernel.size() < 64 || !start.is_multiple_of(64) {
         return Err(not_an_image);
@@ -222,7 +291,12 @@ fn image_header(kernel: Bytes) -> Result<ImageHeader, Complaint> {
         // SAFETY: the window shows the frame, and 64 bytes at a multiple of 64 lie within it.
         unsafe { first.read_volatile() }
     });
-    let word = |at: usize| header.get(at..).and_then(|rest| rest.first_chunk()).map(|bytes| u64::from_le_bytes(*bytes));
+    let word = |at: usize| {
+        header
+            .get(at..)
+            .and_then(|rest| rest.first_chunk())
+            .map(|bytes| u64::from_le_bytes(*bytes))
+    };
     match (header.get(56..60), word(8), word(16)) {
         (Some(MAGIC), Some(text_offset), Some(size)) => Ok(ImageHeader { text_offset, size }),
         _ => Err(not_an_image),
@@ -238,7 +312,9 @@ fn kernel_entry(kernel: Bytes) -> Result<u64, Complaint> {
     let header = image_header(kernel)?;
     let base = kernel.start.checked_sub(header.text_offset);
     if base.is_none_or(|base| !base.is_multiple_of(wide(BLOCK))) {
-        return Err(Complaint::KernelMisplaced { start: kernel.start });
+        return Err(Complaint::KernelMisplaced {
+            start: kernel.start,
+        });
     }
     Ok(kernel.start)
 }
@@ -246,5 +322,10 @@ fn kernel_entry(kernel: Bytes) -> Result<u64, Complaint> {
 fn announce(platform: &Platform<'_>, taken: [Bytes; 2]) {
     let ram: u64 = platform.ram.iter().map(|range| range.size()).sum();
     let own: u64 = taken.iter().map(|range| range.size()).sum();
-    log::info!("EL2 up, {} CPUs, {} MiB RAM, {} KiB for EL2", platform.cpus.len(), ram >> 20, own >> 10);
+    log::info!(
+        "EL2 up, {} CPUs, {} MiB RAM, {} KiB for EL2",
+        platform.cpus.len(),
+        ram >> 20,
+        own >> 10
+    );
 }

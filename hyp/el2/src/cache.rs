@@ -9,8 +9,8 @@ use aarch64_cpu::registers::Readable;
 use pinfold_core::addr::FRAME_SIZE;
 
 use crate::barrier;
-use crate::width::narrow;
 use crate::sysreg::{CTR_EL0, DCZID_EL0};
+use crate::width::narrow;
 
 macro_rules! by_line {
     ($name:ident, $operation:literal, $meaning:literal) => {
@@ -28,8 +28,16 @@ macro_rules! by_line {
     };
 }
 
-by_line!(clean, "cvac", "Writes the bytes back to the point of coherency.");
-by_line!(clean_and_invalidate, "civac", "Writes the bytes back to the point of coherency and drops them from the caches.");
+by_line!(
+    clean,
+    "cvac",
+    "Writes the bytes back to the point of coherency."
+);
+by_line!(
+    clean_and_invalidate,
+    "civac",
+    "Writes the bytes back to the point of coherency and drops them from the caches."
+);
 
 /// Overwrites the frame at `address` with zeroes and cleans it to the point of coherency.
 ///

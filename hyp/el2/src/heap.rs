@@ -44,12 +44,19 @@ struct Pool {
 
 impl Pool {
     fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        self.own.alloc(layout).or_else(|()| self.given.alloc(layout)).ok()
+        self.own
+            .alloc(layout)
+            .or_else(|()| self.given.alloc(layout))
+            .ok()
     }
 
     fn free(&mut self, block: NonNull<u8>, layout: Layout) {
         let address = block.addr().get();
-        let heap = if (self.own_start..self.own_end).contains(&address) { &mut self.own } else { &mut self.given };
+        let heap = if (self.own_start..self.own_end).contains(&address) {
+            &mut self.own
+        } else {
+            &mut self.given
+        };
         // SAFETY: `block` came from this heap with this layout (callers of `free`), and ranges tell the heaps apart.
         unsafe { heap.dealloc(block, layout) };
     }
@@ -78,7 +85,9 @@ static GLOBAL: Global = Global;
 // SAFETY: the buddy heap returns blocks that fit the layout and do not overlap; the lock makes each call whole.
 unsafe impl GlobalAlloc for Global {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        pool().allocate(layout).map_or(core::ptr::null_mut(), NonNull::as_ptr)
+        pool()
+            .allocate(layout)
+            .map_or(core::ptr::null_mut(), NonNull::as_ptr)
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
@@ -111,7 +120,9 @@ pub(crate) unsafe fn set_up(start: usize, end: usize) {
 
 fn keep(pool: &mut Pool, frame: usize) -> bool {
     let count = pool.kept_count;
-    let Some(place) = pool.kept.get_mut(count) else { return false };
+    let Some(place) = pool.kept.get_mut(count) else {
+        return false;
+    };
     *place = frame;
     pool.kept_count = count + 1;
     true

@@ -7,16 +7,17 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use aarch64_cpu::registers::{
-    CNTHCTL_EL2, CNTKCTL_EL1, CNTVOFF_EL2, CPTR_EL2, ELR_EL2, HCR_EL2, ICH_HCR_EL2, MDCR_EL2, MIDR_EL1, MPIDR_EL1, SCTLR_EL1,
-    SCTLR_EL2, SPSR_EL2, VMPIDR_EL2, VTCR_EL2, VTTBR_EL2,
+    CNTHCTL_EL2, CNTKCTL_EL1, CNTVOFF_EL2, CPTR_EL2, ELR_EL2, HCR_EL2, ICH_HCR_EL2, MDCR_EL2,
+    MIDR_EL1, MPIDR_EL1, SCTLR_EL1, SCTLR_EL2, SPSR_EL2, VMPIDR_EL2, VTCR_EL2, VTTBR_EL2,
 };
 
 use crate::sysreg::{
-    GCSCR_EL1, HAFGRTR_EL2, HCRX_EL2, HDFGRTR_EL2, HDFGRTR2_EL2, HDFGWTR_EL2, HDFGWTR2_EL2, HFGITR_EL2, HFGITR2_EL2,
-    HFGRTR_EL2, HFGRTR2_EL2, HFGWTR_EL2, HFGWTR2_EL2, HSTR_EL2, ICC_SRE_EL2, ID_AA64DFR0_EL1, ID_AA64ISAR1_EL1,
-    ID_AA64ISAR2_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64MMFR3_EL1, ID_AA64PFR0_EL1, ID_AA64PFR1_EL1, ID_AA64PFR2_EL1,
-    ID_AA64SMFR0_EL1, LORC_EL1, MPAM2_EL2, MPAMHCR_EL2, PMBIDR_EL1, PMCR_EL0, PMSCR_EL2, Readable, SMCR_EL2, SMIDR_EL1,
-    SMPRIMAP_EL2, TRBIDR_EL1, TRFCR_EL2, VPIDR_EL2, Writeable, ZCR_EL2, field,
+    GCSCR_EL1, HAFGRTR_EL2, HCRX_EL2, HDFGRTR_EL2, HDFGRTR2_EL2, HDFGWTR_EL2, HDFGWTR2_EL2,
+    HFGITR_EL2, HFGITR2_EL2, HFGRTR_EL2, HFGRTR2_EL2, HFGWTR_EL2, HFGWTR2_EL2, HSTR_EL2,
+    ICC_SRE_EL2, ID_AA64DFR0_EL1, ID_AA64ISAR1_EL1, ID_AA64ISAR2_EL1, ID_AA64MMFR0_EL1,
+    ID_AA64MMFR1_EL1, ID_AA64MMFR3_EL1, ID_AA64PFR0_EL1, ID_AA64PFR1_EL1, ID_AA64PFR2_EL1,
+    ID_AA64SMFR0_EL1, LORC_EL1, MPAM2_EL2, MPAMHCR_EL2, PMBIDR_EL1, PMCR_EL0, PMSCR_EL2, Readable,
+    SMCR_EL2, SMIDR_EL1, SMPRIMAP_EL2, TRBIDR_EL1, TRFCR_EL2, VPIDR_EL2, Writeable, ZCR_EL2, field,
 };
 use crate::{barrier, tlb};
 
@@ -70,13 +71,21 @@ pub(crate) fn hcr() -> u64 {
     let tags = field(&ID_AA64PFR1_EL1, 8) >= 2;
     let fault_injection = field(&ID_AA64PFR0_EL1, 28) >= 2;
     let scxtnum = field(&ID_AA64PFR0_EL1, 56) >= 2 || field(&ID_AA64PFR1_EL1, 32) >= 1;
-    let optional = [(pauth, HCR_PAUTH), (tags, HCR_TAGS), (fault_injection, HCR_FIEN), (scxtnum, HCR_SCXT)];
+    let optional = [
+        (pauth, HCR_PAUTH),
+        (tags, HCR_TAGS),
+        (fault_injection, HCR_FIEN),
+        (scxtnum, HCR_SCXT),
+    ];
     HCR | one_of_each(optional)
 }
 
 /// The bits whose feature is there.
 fn one_of_each<const N: usize>(features: [(bool, u64); N]) -> u64 {
-    features.into_iter().filter(|(present, _)| *present).fold(0, |bits, (_, bit)| bits | bit)
+    features
+        .into_iter()
+        .filter(|(present, _)| *present)
+        .fold(0, |bits, (_, bit)| bits | bit)
 }
 
 /// Sets every EL2 register that EL1 depends on. Once on each CPU, at boot, `CPU_ON` and resume.
@@ -138,20 +147,26 @@ fn fine_grained_traps() {
     }
     let gcs = field(&ID_AA64PFR1_EL1, 44) != 0;
     let registers = one_of_each([
-        (field(&ID_AA64ISAR1_EL1, 60) >= 3, 1 << 50),           // ACCDATA_EL1
-        (gcs, 1 << 53 | 1 << 52),                               // GCS registers
-        (field(&ID_AA64PFR1_EL1, 24) != 0, 1 << 55 | 1 << 54),  // TPIDR2_EL0, SMPRI_EL1
-        (field(&ID_AA64PFR1_EL1, 48) != 0, 1 << 56),            // RCWMASK_EL1
-        (field(&ID_AA64MMFR3_EL1, 8) != 0, 1 << 58 | 1 << 57),  // PIR_EL1, PIRE0_EL1
+        (field(&ID_AA64ISAR1_EL1, 60) >= 3, 1 << 50), // ACCDATA_EL1
+        (gcs, 1 << 53 | 1 << 52),                     // GCS registers
+        (field(&ID_AA64PFR1_EL1, 24) != 0, 1 << 55 | 1 << 54), // TPIDR2_EL0, SMPRI_EL1
+        (field(&ID_AA64PFR1_EL1, 48) != 0, 1 << 56),  // RCWMASK_EL1
+        (field(&ID_AA64MMFR3_EL1, 8) != 0, 1 << 58 | 1 << 57), // PIR_EL1, PIRE0_EL1
         (field(&ID_AA64MMFR3_EL1, 16) != 0, 1 << 60 | 1 << 59), // POR_EL1, POR_EL0
-        (field(&ID_AA64MMFR3_EL1, 20) != 0, 1 << 61),           // S2POR_EL1
+        (field(&ID_AA64MMFR3_EL1, 20) != 0, 1 << 61), // S2POR_EL1
         (field(&ID_AA64MMFR3_EL1, 24) != 0, 1 << 63 | 1 << 62), // AMAIR2_EL1, MAIR2_EL1
     ]);
     HFGRTR_EL2.set(registers);
     HFGWTR_EL2.set(registers);
     let branch_records = field(&ID_AA64DFR0_EL1, 52) != 0;
-    HFGITR_EL2.set(one_of_each([(gcs, 0b111 << 57), (branch_records, 0b11 << 55)]));
-    let debug = one_of_each([(branch_records, 0b111 << 59), (field(&ID_AA64DFR0_EL1, 32) >= 3, 1 << 62)]);
+    HFGITR_EL2.set(one_of_each([
+        (gcs, 0b111 << 57),
+        (branch_records, 0b11 << 55),
+    ]));
+    let debug = one_of_each([
+        (branch_records, 0b111 << 59),
+        (field(&ID_AA64DFR0_EL1, 32) >= 3, 1 << 62),
+    ]);
     HDFGRTR_EL2.set(debug);
     HDFGWTR_EL2.set(debug & !(1 << 59)); // BRBIDR0_EL1 cannot be written
     if field(&ID_AA64PFR0_EL1, 44) != 0 {
@@ -165,7 +180,11 @@ fn more_fine_grained_traps() {
         return;
     }
     let pmu = field(&ID_AA64DFR0_EL1, 8);
-    let counters = if (9..15).contains(&pmu) { 0b111 << 2 } else { 0 };
+    let counters = if (9..15).contains(&pmu) {
+        0b111 << 2
+    } else {
+        0
+    };
     HDFGRTR2_EL2.set(counters);
     HDFGWTR2_EL2.set(if counters == 0 { 0 } else { counters | 1 << 21 });
     HFGRTR2_EL2.set(0);
@@ -224,7 +243,10 @@ fn vectors() {
     if sme {
         SCTLR_EL2.set(SCTLR_EL2.get() | 1 << 60); // EnTP2
         let features = ID_AA64SMFR0_EL1.get();
-        let optional = [(features >> 63 != 0, 1 << 31), ((features >> 56) & 0xf != 0, 1 << 30)]; // FA64, EZT0
+        let optional = [
+            (features >> 63 != 0, 1 << 31),
+            ((features >> 56) & 0xf != 0, 1 << 30),
+        ]; // FA64, EZT0
         SMCR_EL2.set(0xf | one_of_each(optional));
         if SMIDR_EL1.get() & 1 << 15 != 0 {
             SMPRIMAP_EL2.set(0);

@@ -27,21 +27,46 @@ pub(crate) fn lock() -> TicketMutexGuard<'static, Hypervisor<El2Machine>> {
 fn frames(bytes: &Bytes) -> Result<FrameRange<Physical>, Complaint> {
     let first = bytes.start >> FRAME_SHIFT;
     let count = (bytes.end.next_multiple_of(1 << FRAME_SHIFT) >> FRAME_SHIFT) - first;
-    Pfn::new(first).and_then(|first| FrameRange::new(first, count)).ok_or(Complaint::MemoryTooHigh)
+    Pfn::new(first)
+        .and_then(|first| FrameRange::new(first, count))
+        .ok_or(Complaint::MemoryTooHigh)
 }
 
 /// Builds the state, with the folio array in the mapped memory at `folios`, and the host's stage 2; says where its root is.
-pub(crate) fn set_up(platform: &Platform<'_>, image: Bytes, folios: Bytes) -> Result<u64, Complaint> {
-    let ram = platform.ram.iter().map(frames).collect::<Result<Vec<_>, _>>()?;
+pub(crate) fn set_up(
+    platform: &Platform<'_>,
+    image: Bytes,
+    folios: Bytes,
+) -> Result<u64, Complaint> {
+    let ram = platform
+        .ram
+        .iter()
+        .map(frames)
+        .collect::<Result<Vec<_>, _>>()?;
     let hyp = [frames(&image)?, frames(&folios)?];
-    let holes = platform.fw_cfg.iter().map(frames).collect::<Result<Vec<_>, _>>()?;
-    let (Some(first), Some(last)) = (ram.first(), ram.last()) else { return Err(Complaint::MemoryTooHigh) };
-    let count = last.last().distance_from(first.first()).ok_or(Complaint::MemoryTooHigh)? + 1;
+    let holes = platform
+        .fw_cfg
+        .iter()
+        .map(frames)
+        .collect::<Result<Vec<_>, _>>()?;
+    let (Some(first), Some(last)) = (ram.first(), ram.last()) else {
+        return Err(Complaint::MemoryTooHigh);
+    };
+    let count = last
+        .last()
+        .distance_from(first.first())
+        .ok_or(Complaint::MemoryTooHigh)?
+        + 1;
     // SAFETY: boot.rs carved this memory out of RAM, large enough for `count` words, aligned to 2 MiB, and mapped it for
     // good; nothing else refers to it, and every value is a `Folio`.
     let folios = unsafe { folio_words(folios, count) };
-    let layout = Layout { ram: &ram, hyp: &hyp, holes: &holes };
-    let hypervisor = Hypervisor::new(El2Machine::new(), first.first(), folios, &layout).map_err(|_| Complaint::OutOfFrames)?;
+    let layout = Layout {
+        ram: &ram,
+        hyp: &hyp,
+        holes: &holes,
+    };
+    let hypervisor = Hypervisor::new(El2Machine::new(), first.first(), folios, &layout)
+        .map_err(|_| Complaint::OutOfFrames)?;
     let root = hypervisor.memory.host().root().low.frame().address().raw();
     HYPERVISOR.call_once(|| TicketMutex::new(hypervisor));
     Ok(root)

@@ -3,7 +3,9 @@
 //! An abort that stage 2 made becomes an abort of EL1 with ESR_EL1.S1PTW set, which hardware never sets there: mainline
 //! pKVM's private mark, which the host's fault handler knows (host-shim/patches).
 
-use aarch64_cpu::registers::{ELR_EL1, ELR_EL2, ESR_EL1, FAR_EL1, SCTLR_EL1, SPSR_EL1, SPSR_EL2, VBAR_EL1};
+use aarch64_cpu::registers::{
+    ELR_EL1, ELR_EL2, ESR_EL1, FAR_EL1, SCTLR_EL1, SPSR_EL1, SPSR_EL2, VBAR_EL1,
+};
 
 use crate::sysreg::{GCSCR_EL1, ID_AA64MMFR1_EL1, ID_AA64PFR1_EL1, Readable, Writeable, field};
 
@@ -39,7 +41,11 @@ pub(crate) fn stage2_abort(syndrome: u64, far: u64) {
 pub(crate) fn abort(syndrome: u64, far: u64) {
     FAR_EL1.set(far);
     let class = syndrome >> EC_SHIFT;
-    let class = if is_from_el0() { class } else { class | EC_FROM_SAME_LEVEL };
+    let class = if is_from_el0() {
+        class
+    } else {
+        class | EC_FROM_SAME_LEVEL
+    };
     take(class << EC_SHIFT | syndrome & IL | syndrome & ABORT_ISS);
 }
 

@@ -7,10 +7,12 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use pinfold_core::addr::{FRAME_SHIFT, FRAME_SIZE, FrameRange, Pfn, Physical};
-use pinfold_core::machine::{HypAccess, Machine, OutOfMemory, RootTables, Scope, Table, TableIndex};
+use pinfold_core::machine::{
+    HypAccess, Machine, OutOfMemory, RootTables, Scope, Table, TableIndex,
+};
 
-use crate::width::{narrow, wide};
 use crate::mmu::{self, Access, STAGE1};
+use crate::width::{narrow, wide};
 use crate::{barrier, cache, heap, tlb};
 
 /// The hardware under the one [`Hypervisor`](pinfold_core::hypervisor::Hypervisor).
@@ -52,7 +54,10 @@ impl Machine for El2Machine {
 
     fn allocate_root(&mut self) -> Option<RootTables> {
         let low = heap::allocate_two_frames()?;
-        Some(RootTables { low: Table::vouch(frame(low)?), high: Table::vouch(frame(low + FRAME)?) })
+        Some(RootTables {
+            low: Table::vouch(frame(low)?),
+            high: Table::vouch(frame(low + FRAME)?),
+        })
     }
 
     fn free_table(&mut self, table: Table) {
@@ -87,11 +92,15 @@ impl Machine for El2Machine {
 
     fn wipe(&mut self, frame: Pfn) {
         // SAFETY: the window maps the frame writable and nothing refers into it.
-        mmu::with_window(address(frame), Access::Data, |window| unsafe { cache::clear_frame(window) });
+        mmu::with_window(address(frame), Access::Data, |window| unsafe {
+            cache::clear_frame(window)
+        });
     }
 
     fn clean(&mut self, frame: Pfn) {
-        mmu::with_window(address(frame), Access::Data, |window| cache::clean_and_invalidate(window, FRAME));
+        mmu::with_window(address(frame), Access::Data, |window| {
+            cache::clean_and_invalidate(window, FRAME)
+        });
     }
 
     fn prepare_hyp(&mut self, frames: FrameRange<Physical>) -> Result<(), OutOfMemory> {
@@ -100,7 +109,10 @@ impl Machine for El2Machine {
         if end > mmu::WINDOWS {
             return Err(OutOfMemory);
         }
-        STAGE1.lock().prepare(start, end).map_err(|mmu::NoTable| OutOfMemory)
+        STAGE1
+            .lock()
+            .prepare(start, end)
+            .map_err(|mmu::NoTable| OutOfMemory)
     }
 
     fn map_hyp(&mut self, frame: Pfn, access: HypAccess) {

@@ -7,7 +7,10 @@
 //! argues by resource.
 #![no_std]
 #![no_main]
-#![expect(clippy::doc_markdown, reason = "the Arm ARM's names of registers, features and fields are words here")]
+#![expect(
+    clippy::doc_markdown,
+    reason = "the Arm ARM's names of registers, features and fields are words here"
+)]
 
 extern crate alloc;
 

@@ -53,7 +53,9 @@ impl Table {
 
     fn is_empty(&self) -> bool {
         let Self(entries) = self;
-        entries.iter().all(|entry| entry.load(Ordering::Relaxed) == 0)
+        entries
+            .iter()
+            .all(|entry| entry.load(Ordering::Relaxed) == 0)
     }
 
     fn address(&self) -> usize {
@@ -133,7 +135,9 @@ fn next(table: &Table, address: usize, level: u32) -> Option<&'static Table> {
 
 fn link(table: &Table, address: usize, level: u32, next: &Table) {
     let descriptor = wide(next.address()) | VALID | TABLE_OR_PAGE;
-    table.entry(index(address, level)).store(descriptor, Ordering::Relaxed);
+    table
+        .entry(index(address, level))
+        .store(descriptor, Ordering::Relaxed);
 }
 
 /// Follows to the next table, or makes one.
@@ -168,7 +172,9 @@ impl Stage1 {
         while at < end {
             let blocks = next_or_new(self.root, at, 1)?;
             if at.is_multiple_of(BLOCK) && at + BLOCK <= end && next(blocks, at, 2).is_none() {
-                blocks.entry(index(at, 2)).store(wide(at) | access.attributes(), Ordering::Relaxed);
+                blocks
+                    .entry(index(at, 2))
+                    .store(wide(at) | access.attributes(), Ordering::Relaxed);
                 at += BLOCK;
             } else {
                 next_or_new(blocks, at, 2)?;
@@ -186,7 +192,9 @@ impl Stage1 {
         let table = next(self.root, address, 1).and_then(|blocks| next(blocks, address, 2));
         if let Some(pages) = table {
             let leaf = wide(address) | access.attributes() | TABLE_OR_PAGE;
-            pages.entry(index(address, 3)).store(leaf, Ordering::Relaxed);
+            pages
+                .entry(index(address, 3))
+                .store(leaf, Ordering::Relaxed);
             barrier::descriptors_written();
             barrier::context();
         }
@@ -194,8 +202,12 @@ impl Stage1 {
 
     /// Unmaps one frame everywhere, and gives back its table if that was the last.
     pub(crate) fn unmap_page(&mut self, address: usize) {
-        let Some(blocks) = next(self.root, address, 1) else { return };
-        let Some(pages) = next(blocks, address, 2) else { return };
+        let Some(blocks) = next(self.root, address, 1) else {
+            return;
+        };
+        let Some(pages) = next(blocks, address, 2) else {
+            return;
+        };
         pages.entry(index(address, 3)).store(0, Ordering::Relaxed);
         tlb::invalidate_own(address);
         if pages.is_empty() && !is_static(pages) {
@@ -209,7 +221,9 @@ impl Stage1 {
     pub(crate) fn unmap(&mut self, start: usize, end: usize) {
         let mut at = start;
         while at < end {
-            let Some(blocks) = next(self.root, at, 1) else { return };
+            let Some(blocks) = next(self.root, at, 1) else {
+                return;
+            };
             if next(blocks, at, 2).is_some() {
                 self.unmap_page(at);
                 at += FRAME;
@@ -223,7 +237,9 @@ impl Stage1 {
 }
 
 fn is_static(table: &Table) -> bool {
-    [&IMAGE_PAGES, &WINDOW_PAGES, &DEVICE_PAGES].into_iter().any(|known| core::ptr::eq(known, table))
+    [&IMAGE_PAGES, &WINDOW_PAGES, &DEVICE_PAGES]
+        .into_iter()
+        .any(|known| core::ptr::eq(known, table))
 }
 
 /// Shows the frame at `address` through this CPU's window while `look` runs; `look` gets where it is.
@@ -233,7 +249,10 @@ pub(crate) fn with_window<T>(address: usize, access: Access, look: impl FnOnce(u
     let window = WINDOWS + percpu::current().index() * FRAME;
     let entry = WINDOW_PAGES.entry(index(window, 3));
     let frame = wide(address & !(FRAME - 1));
-    entry.store(frame | access.attributes() | TABLE_OR_PAGE, Ordering::Relaxed);
+    entry.store(
+        frame | access.attributes() | TABLE_OR_PAGE,
+        Ordering::Relaxed,
+    );
     barrier::descriptors_written();
     barrier::context();
     let result = look(window);
@@ -254,7 +273,11 @@ pub(crate) extern "C" fn fill_boot_tables() {
         let slot = symbols::stacks_start() + cpu * percpu::SLOT_BYTES;
         let emergency_top = slot + percpu::GUARD_BYTES + percpu::EMERGENCY_BYTES;
         fill(slot + percpu::GUARD_BYTES, emergency_top, Access::Data);
-        fill(emergency_top + percpu::GUARD_BYTES, slot + percpu::SLOT_BYTES, Access::Data);
+        fill(
+            emergency_top + percpu::GUARD_BYTES,
+            slot + percpu::SLOT_BYTES,
+            Access::Data,
+        );
     }
     // Bss, and what the image leaves of its block: the first pool.
     fill(symbols::stacks_end(), block_end(), Access::Data);
@@ -268,13 +291,17 @@ pub(crate) extern "C" fn fill_boot_tables() {
     link(&ROOT, FALLBACK_UART, 1, &DEVICE_BLOCKS);
     link(&DEVICE_BLOCKS, FALLBACK_UART, 2, &DEVICE_PAGES);
     let uart = wide(FALLBACK_UART) | Access::Device.attributes() | TABLE_OR_PAGE;
-    DEVICE_PAGES.entry(index(FALLBACK_UART, 3)).store(uart, Ordering::Relaxed);
+    DEVICE_PAGES
+        .entry(index(FALLBACK_UART, 3))
+        .store(uart, Ordering::Relaxed);
 }
 
 fn fill(start: usize, end: usize, access: Access) {
     for at in (start..end).step_by(FRAME) {
         let leaf = wide(at) | access.attributes() | TABLE_OR_PAGE;
-        IMAGE_PAGES.entry(index(at, 3)).store(leaf, Ordering::Relaxed);
+        IMAGE_PAGES
+            .entry(index(at, 3))
+            .store(leaf, Ordering::Relaxed);
     }
 }
 

@@ -42,7 +42,11 @@ pub(crate) fn park_if_panicking() {
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     let cpu = begin();
-    say(format_args!("panic on CPU {}: {}", cpu.index(), info.message()));
+    say(format_args!(
+        "panic on CPU {}: {}",
+        cpu.index(),
+        info.message()
+    ));
     if let Some(place) = info.location() {
         say(format_args!("  at {}:{}", place.file(), place.line()));
     }
@@ -53,11 +57,24 @@ fn panic(info: &PanicInfo<'_>) -> ! {
 pub(crate) extern "C" fn fault_at_el2(frame: &FaultFrame, vector: u64) -> ! {
     let cpu = begin();
     let esr = ESR_EL2.get();
-    say(format_args!("fault at EL2 on CPU {}: {}", cpu.index(), syndrome::kind(vector, esr)));
+    say(format_args!(
+        "fault at EL2 on CPU {}: {}",
+        cpu.index(),
+        syndrome::kind(vector, esr)
+    ));
     say(format_args!("  {}", syndrome::cause(esr)));
     let pc = ELR_EL2.get();
-    say(format_args!("  ESR {esr:#x} ELR {pc:#x} FAR {:#x} HPFAR {:#x}", FAR_EL2.get(), HPFAR_EL2.get()));
-    say(format_args!("  SPSR {:#x} SP {:#x} image at {:#x}", SPSR_EL2.get(), frame.sp, symbols::image_start()));
+    say(format_args!(
+        "  ESR {esr:#x} ELR {pc:#x} FAR {:#x} HPFAR {:#x}",
+        FAR_EL2.get(),
+        HPFAR_EL2.get()
+    ));
+    say(format_args!(
+        "  SPSR {:#x} SP {:#x} image at {:#x}",
+        SPSR_EL2.get(),
+        frame.sp,
+        symbols::image_start()
+    ));
     for (group, four) in frame.x.chunks(4).enumerate() {
         say(format_args!("  x{:<2} {four:016x?}", group * 4));
     }
@@ -101,7 +118,9 @@ fn empty_host_stage2() {
 fn frame_pointer() -> usize {
     let pointer: usize;
     // SAFETY: reads a register.
-    unsafe { core::arch::asm!("mov {}, x29", out(reg) pointer, options(nomem, nostack, preserves_flags)) };
+    unsafe {
+        core::arch::asm!("mov {}, x29", out(reg) pointer, options(nomem, nostack, preserves_flags))
+    };
     pointer
 }
 

@@ -29,7 +29,8 @@ pub(crate) struct StackSlot([AtomicU64; SLOT_BYTES / 8]);
 
 // SAFETY: hyp.ld keeps this section apart, frame aligned, and mmu.rs leaves out the guards when it maps it.
 #[unsafe(link_section = ".bss.stacks")]
-pub(crate) static STACKS: [StackSlot; CPUS] = [const { StackSlot([const { AtomicU64::new(0) }; SLOT_BYTES / 8]) }; CPUS];
+pub(crate) static STACKS: [StackSlot; CPUS] =
+    [const { StackSlot([const { AtomicU64::new(0) }; SLOT_BYTES / 8]) }; CPUS];
 
 /// Where a CPU is in its life, as PSCI sees it (DEN0022, section 6.6): written by the CPU that moves it.
 pub(crate) mod power {
@@ -100,7 +101,9 @@ pub(crate) fn set_up() {
     let _ = BLOCKS.as_ptr().expose_provenance();
     for (number, block) in BLOCKS.iter().enumerate() {
         let slot = STACKS.as_ptr().addr() + number * SLOT_BYTES;
-        block.emergency_top.store(slot + GUARD_BYTES + EMERGENCY_BYTES, Ordering::Relaxed);
+        block
+            .emergency_top
+            .store(slot + GUARD_BYTES + EMERGENCY_BYTES, Ordering::Relaxed);
         block.stack_top.store(slot + SLOT_BYTES, Ordering::Relaxed);
         block.index.store(number, Ordering::Relaxed);
     }
@@ -108,7 +111,9 @@ pub(crate) fn set_up() {
 
 /// The CPUs that the device tree names.
 pub(crate) fn present() -> impl Iterator<Item = &'static PerCpu> {
-    BLOCKS.iter().filter(|block| block.affinity.load(Ordering::Relaxed) != u64::MAX)
+    BLOCKS
+        .iter()
+        .filter(|block| block.affinity.load(Ordering::Relaxed) != u64::MAX)
 }
 
 /// The CPU with these affinity fields.

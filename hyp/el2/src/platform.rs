@@ -30,7 +30,10 @@ pub(crate) struct Bytes {
 
 impl Bytes {
     fn new((start, size): (u64, u64)) -> Self {
-        Self { start, end: start.saturating_add(size) }
+        Self {
+            start,
+            end: start.saturating_add(size),
+        }
     }
 
     /// How many there are.
@@ -50,9 +53,17 @@ impl Bytes {
 
     /// What is left without `other`: at most two pieces.
     pub(crate) fn without(self, other: Self) -> impl Iterator<Item = Self> {
-        let before = Self { start: self.start, end: self.end.min(other.start) };
-        let behind = Self { start: self.start.max(other.end), end: self.end };
-        [before, behind].into_iter().filter(|piece| piece.start < piece.end)
+        let before = Self {
+            start: self.start,
+            end: self.end.min(other.start),
+        };
+        let behind = Self {
+            start: self.start.max(other.end),
+            end: self.end,
+        };
+        [before, behind]
+            .into_iter()
+            .filter(|piece| piece.start < piece.end)
     }
 }
 
@@ -82,111 +93,182 @@ impl Platform<'_> {
     pub(crate) fn redistributors_in_use(&self) -> impl Iterator<Item = Bytes> {
         const BYTES_OF_ONE: u64 = 0x2_0000;
         let most = BYTES_OF_ONE * wide(self.cpus.len());
-        self.redistributors.iter().map(move |region| Bytes { start: region.start, end: region.end.min(region.start + most) })
+        self.redistributors.iter().map(move |region| Bytes {
+            start: region.start,
+            end: region.end.min(region.start + most),
+        })
     }
 }
 
 /// Whether EL2's own arguments ask for semihosting.
 pub(crate) fn wants_semihosting(tree: &Tree<'_>) -> bool {
-    let arguments = tree.node("/chosen").and_then(|chosen| chosen.property("bootargs")).and_then(NodeProperty::as_str);
+    let arguments = tree
+        .node("/chosen")
+        .and_then(|chosen| chosen.property("bootargs"))
+        .and_then(NodeProperty::as_str);
     arguments.is_some_and(|arguments| arguments.split_whitespace().any(|word| word == SEMIHOSTING))
 }
 
 /// Reads the facts.
 pub(crate) fn read<'a>(tree: &Tree<'a>) -> Result<Platform<'a>, Complaint> {
     two_cells(tree)?;
-    psci(tree)?;
-    let (kernel, kernel_arguments, initramfs) = modules(tree)?;
+    let top = &Vec::from_iter(tree.top());
+    psci(top)?;
+    let (kernel, kernel_arguments, initramfs) = modules(top)?;
     Ok(Platform {
-        ram: ram(tree)?,
-        cpus: cpus(tree)?,
-        uart: uart(tree)?,
-        redistributors: redistributors(tree)?,
-        fw_cfg: tree.top().find(|node| is_compatible(*node, "qemu,fw-cfg-mmio")).and_then(first_pair),
+        ram: ram(top)?,
+        cpus: cpus(top)?,
+        uart: uart(top)?,
+        redistributors: redistributors(top)?,
+        fw_cfg: compatible(top, &["qemu,fw-cfg-mmio"]).and_then(first_pair),
         kernel,
         kernel_arguments,
         initramfs,
     })
 }
 
+/// The children of the root, found once: `fdt` walks the tree for each.
+type Top<'b, 'a> = [FdtNode<'b, 'a>];
+
+fn compatible<'b, 'a>(top: &Top<'b, 'a>, wanted: &[&str]) -> Option<FdtNode<'b, 'a>> {
+    top.iter()
+        .copied()
+        .find(|node| wanted.iter().any(|wanted| is_compatible(*node, wanted)))
+}
+
+fn named<'b, 'a>(top: &Top<'b, 'a>, name: &str) -> Option<FdtNode<'b, 'a>> {
+    top.iter().copied().find(|node| node.name == name)
+}
+
 /// Addresses and sizes have two cells each: everything below relies on it.
 fn two_cells(tree: &Tree<'_>) -> Result<(), Complaint> {
     let root = tree.root();
-    let is_two = |name| root.and_then(|root| root.property(name)).and_then(NodeProperty::as_usize) == Some(2);
+    let is_two = |name| {
+        root.and_then(|root| root.property(name))
+            .and_then(NodeProperty::as_usize)
+            == Some(2)
+    };
     if is_two("#address-cells") && is_two("#size-cells") {
         return Ok(());
     }
-    Err(Complaint::DeviceTree("addresses and sizes of the root are not of two cells"))
+    Err(Complaint::DeviceTree(
+        "addresses and sizes of the root are not of two cells",
+    ))
 }
 
 fn first_pair(node: FdtNode<'_, '_>) -> Option<Bytes> {
     pairs(node.property("reg")?.value).next().map(Bytes::new)
 }
 
-fn psci(tree: &Tree<'_>) -> Result<(), Complaint> {
-    let node = tree.top().find(|node| is_compatible(*node, "arm,psci-1.0") || is_compatible(*node, "arm,psci-0.2"));
-    let node = node.ok_or(Complaint::NodeMissing("PSCI node", "give QEMU -M virt,virtualization=on,secure=off"))?;
+fn psci(top: &Top<'_, '_>) -> Result<(), Complaint> {
+    let node = compatible(top, &["arm,psci-1.0", "arm,psci-0.2"]);
+    let node = node.ok_or(Complaint::NodeMissing(
+        "PSCI node",
+        "give QEMU -M virt,virtualization=on,secure=off",
+    ))?;
     match node.property("method") {
         Some(method) if has_string(method.value, "smc") => Ok(()),
         Some(_) | None => Err(Complaint::Psci),
     }
 }
 
-fn ram(tree: &Tree<'_>) -> Result<Vec<Bytes>, Complaint> {
-    const MISSING: Complaint = Complaint::NodeMissing("memory node with a size", "give QEMU -m 512M or more");
-    let is_memory = |node: &FdtNode<'_, '_>| {
-        node.property("device_type").is_some_and(|kind| has_string(kind.value, "memory"))
+fn ram(top: &Top<'_, '_>) -> Result<Vec<Bytes>, Complaint> {
+    const MISSING: Complaint =
+        Complaint::NodeMissing("memory node with a size", "give QEMU -m 512M or more");
+    let is_memory = |node: &&FdtNode<'_, '_>| {
+        node.property("device_type")
+            .is_some_and(|kind| has_string(kind.value, "memory"))
     };
-    let nodes = tree.top().filter(is_memory);
-    let ranges = nodes.flat_map(|node| node.property("reg").into_iter().flat_map(|reg| pairs(reg.value)));
-    let mut ram: Vec<Bytes> = ranges.map(Bytes::new).filter(|range| range.size() > 0).collect();
+    let nodes = top.iter().filter(is_memory);
+    let ranges = nodes.flat_map(|node| {
+        node.property("reg")
+            .into_iter()
+            .flat_map(|reg| pairs(reg.value))
+    });
+    let mut ram: Vec<Bytes> = ranges
+        .map(Bytes::new)
+        .filter(|range| range.size() > 0)
+        .collect();
     ram.sort_unstable();
     if ram.is_empty() {
         return Err(MISSING);
     }
-    if ram.iter().zip(ram.iter().skip(1)).any(|(low, high)| low.overlaps(*high)) {
+    if ram
+        .iter()
+        .zip(ram.iter().skip(1))
+        .any(|(low, high)| low.overlaps(*high))
+    {
         return Err(Complaint::DeviceTree("its memory ranges overlap"));
     }
     if ram.iter().any(|range| narrow(range.end) > LIMIT) {
         return Err(Complaint::MemoryTooHigh);
     }
-    if ram.iter().any(|range| range.start % 4096 != 0 || range.end % 4096 != 0) {
+    if ram
+        .iter()
+        .any(|range| range.start % 4096 != 0 || range.end % 4096 != 0)
+    {
         return Err(Complaint::DeviceTree("its memory is not of whole frames"));
     }
     Ok(ram)
 }
 
-fn cpus(tree: &Tree<'_>) -> Result<Vec<u64>, Complaint> {
-    const MISSING: Complaint = Complaint::NodeMissing("CPU node with a reg", "give the device tree that QEMU makes");
-    let parent = tree.node("/cpus").ok_or(MISSING)?;
+fn cpus(top: &Top<'_, '_>) -> Result<Vec<u64>, Complaint> {
+    const MISSING: Complaint = Complaint::NodeMissing(
+        "CPU node with a reg",
+        "give the device tree that QEMU makes",
+    );
+    let parent = named(top, "cpus").ok_or(MISSING)?;
     let is_cpu = |node: &FdtNode<'_, '_>| {
-        node.property("device_type").is_some_and(|kind| has_string(kind.value, "cpu"))
+        node.property("device_type")
+            .is_some_and(|kind| has_string(kind.value, "cpu"))
     };
     let affinity = |node: FdtNode<'_, '_>| {
         let reg = node.property("reg").ok_or(MISSING)?;
         Ok(cells(reg.value).fold(0, |number, cell| number << 32 | u64::from(cell)) & AFFINITY)
     };
-    let cpus: Vec<u64> = parent.children().filter(is_cpu).map(affinity).collect::<Result<_, _>>()?;
+    let cpus: Vec<u64> = parent
+        .children()
+        .filter(is_cpu)
+        .map(affinity)
+        .collect::<Result<_, _>>()?;
     if cpus.is_empty() || cpus.len() > CPUS {
         return Err(Complaint::Cpus { found: cpus.len() });
     }
     Ok(cpus)
 }
 
-fn uart(tree: &Tree<'_>) -> Result<u64, Complaint> {
-    let node = tree.top().find(|node| is_compatible(*node, "arm,pl011"));
-    let place = node.and_then(first_pair).filter(|place| place.start % 4096 == 0 && in_range(*place));
-    place.map(|place| place.start).ok_or(Complaint::NodeMissing("PL011 with a reg", "give QEMU -M virt"))
+fn uart(top: &Top<'_, '_>) -> Result<u64, Complaint> {
+    let node = compatible(top, &["arm,pl011"]);
+    let place = node
+        .and_then(first_pair)
+        .filter(|place| place.start % 4096 == 0 && in_range(*place));
+    place.map(|place| place.start).ok_or(Complaint::NodeMissing(
+        "PL011 with a reg",
+        "give QEMU -M virt",
+    ))
 }
 
-fn redistributors(tree: &Tree<'_>) -> Result<Vec<Bytes>, Complaint> {
-    let node = tree.top().find(|node| is_compatible(*node, "arm,gic-v3")).ok_or(Complaint::Gic)?;
+fn redistributors(top: &Top<'_, '_>) -> Result<Vec<Bytes>, Complaint> {
+    let node = compatible(top, &["arm,gic-v3"]).ok_or(Complaint::Gic)?;
     // The distributor comes first, then as many regions of redistributors as the property says, one without it.
-    let regions = node.property("#redistributor-regions").and_then(NodeProperty::as_usize).unwrap_or(1);
+    let regions = node
+        .property("#redistributor-regions")
+        .and_then(NodeProperty::as_usize)
+        .unwrap_or(1);
     let reg = node.property("reg").ok_or(Complaint::Gic)?;
-    let found: Vec<Bytes> = pairs(reg.value).skip(1).take(regions).map(Bytes::new).collect();
-    if found.is_empty() || found.iter().any(|region| region.start % 4096 != 0 || !in_range(*region)) {
-        return Err(Complaint::DeviceTree("the GIC's redistributors have no sensible reg"));
+    let found: Vec<Bytes> = pairs(reg.value)
+        .skip(1)
+        .take(regions)
+        .map(Bytes::new)
+        .collect();
+    if found.is_empty()
+        || found
+            .iter()
+            .any(|region| region.start % 4096 != 0 || !in_range(*region))
+    {
+        return Err(Complaint::DeviceTree(
+            "the GIC's redistributors have no sensible reg",
+        ));
     }
     Ok(found)
 }
@@ -196,11 +278,17 @@ fn in_range(place: Bytes) -> bool {
 }
 
 /// The kernel with its arguments, and the initramfs, from `/chosen/module@…` (Multiboot's binding, as for Xen).
-fn modules<'a>(tree: &Tree<'a>) -> Result<(Bytes, Option<&'a str>, Option<Bytes>), Complaint> {
-    let chosen = tree.node("/chosen").ok_or(Complaint::NoKernel)?;
+fn modules<'a>(top: &Top<'_, 'a>) -> Result<(Bytes, Option<&'a str>, Option<Bytes>), Complaint> {
+    let chosen = named(top, "chosen").ok_or(Complaint::NoKernel)?;
     let module = |kind| chosen.children().find(|node| is_compatible(*node, kind));
     let kernel = module("multiboot,kernel").ok_or(Complaint::NoKernel)?;
-    let place = first_pair(kernel).filter(|place| in_range(*place)).ok_or(Complaint::NoKernel)?;
+    let place = first_pair(kernel)
+        .filter(|place| in_range(*place))
+        .ok_or(Complaint::NoKernel)?;
     let arguments = kernel.property("bootargs").and_then(NodeProperty::as_str);
-    Ok((place, arguments, module("multiboot,ramdisk").and_then(first_pair)))
+    Ok((
+        place,
+        arguments,
+        module("multiboot,ramdisk").and_then(first_pair),
+    ))
 }

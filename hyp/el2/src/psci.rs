@@ -9,9 +9,10 @@
 use core::sync::atomic::Ordering;
 
 use smccc::psci::{
-    PSCI_AFFINITY_INFO_32, PSCI_AFFINITY_INFO_64, PSCI_CPU_OFF, PSCI_CPU_ON_32, PSCI_CPU_ON_64, PSCI_CPU_SUSPEND_32,
-    PSCI_CPU_SUSPEND_64, PSCI_FEATURES, PSCI_MIGRATE_INFO_TYPE, PSCI_SYSTEM_OFF, PSCI_SYSTEM_RESET, PSCI_SYSTEM_RESET2_32,
-    PSCI_SYSTEM_RESET2_64, PSCI_SYSTEM_SUSPEND_32, PSCI_SYSTEM_SUSPEND_64, PSCI_VERSION,
+    PSCI_AFFINITY_INFO_32, PSCI_AFFINITY_INFO_64, PSCI_CPU_OFF, PSCI_CPU_ON_32, PSCI_CPU_ON_64,
+    PSCI_CPU_SUSPEND_32, PSCI_CPU_SUSPEND_64, PSCI_FEATURES, PSCI_MIGRATE_INFO_TYPE,
+    PSCI_SYSTEM_OFF, PSCI_SYSTEM_RESET, PSCI_SYSTEM_RESET2_32, PSCI_SYSTEM_RESET2_64,
+    PSCI_SYSTEM_SUSPEND_32, PSCI_SYSTEM_SUSPEND_64, PSCI_VERSION,
 };
 
 use crate::percpu::{self, PerCpu, power};
@@ -40,9 +41,16 @@ pub(crate) fn host_smc(x: [u64; 4]) -> u64 {
         PSCI_CPU_ON_64 => cpu_on(function, first, second, third),
         PSCI_CPU_ON_32 => cpu_on(PSCI_CPU_ON_64, narrow(first), narrow(second), narrow(third)),
         PSCI_CPU_SUSPEND_64 => suspend(function, Some(first), second, third),
-        PSCI_CPU_SUSPEND_32 => suspend(PSCI_CPU_SUSPEND_64, Some(narrow(first)), narrow(second), narrow(third)),
+        PSCI_CPU_SUSPEND_32 => suspend(
+            PSCI_CPU_SUSPEND_64,
+            Some(narrow(first)),
+            narrow(second),
+            narrow(third),
+        ),
         PSCI_SYSTEM_SUSPEND_64 => suspend(function, None, first, second),
-        PSCI_SYSTEM_SUSPEND_32 => suspend(PSCI_SYSTEM_SUSPEND_64, None, narrow(first), narrow(second)),
+        PSCI_SYSTEM_SUSPEND_32 => {
+            suspend(PSCI_SYSTEM_SUSPEND_64, None, narrow(first), narrow(second))
+        }
         PSCI_CPU_OFF => cpu_off(),
         PSCI_FEATURES => features(low(first)),
         _ if is_passed(function) => firmware(function, [first, second, third]),
@@ -87,7 +95,11 @@ fn features(asked: u32) -> u64 {
             | PSCI_CPU_OFF
             | PSCI_FEATURES
     );
-    if relayed || is_passed(asked) { firmware(PSCI_FEATURES, [u64::from(asked), 0, 0]) } else { NOT_SUPPORTED }
+    if relayed || is_passed(asked) {
+        firmware(PSCI_FEATURES, [u64::from(asked), 0, 0])
+    } else {
+        NOT_SUPPORTED
+    }
 }
 
 /// Calls the firmware.
@@ -101,10 +113,18 @@ fn firmware(function: u32, [first, second, third]: [u64; 3]) -> u64 {
 }
 
 fn cpu_on(function: u32, target: u64, entry: u64, context: u64) -> u64 {
-    let Some(cpu) = (target & !AFFINITY == 0).then(|| percpu::by_affinity(target)).flatten() else {
+    let Some(cpu) = (target & !AFFINITY == 0)
+        .then(|| percpu::by_affinity(target))
+        .flatten()
+    else {
         return INVALID_PARAMETERS;
     };
-    match cpu.power.compare_exchange(power::OFF, power::PENDING, Ordering::Acquire, Ordering::Relaxed) {
+    match cpu.power.compare_exchange(
+        power::OFF,
+        power::PENDING,
+        Ordering::Acquire,
+        Ordering::Relaxed,
+    ) {
         Ok(_) => {}
         Err(power::ON) => return ALREADY_ON,
         Err(_) => return ON_PENDING,

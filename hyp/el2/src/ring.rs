@@ -23,7 +23,10 @@ pub(crate) struct CallRing {
 impl CallRing {
     /// An empty ring.
     pub(crate) const fn new() -> Self {
-        Self { entries: [const { Entry([const { AtomicU64::new(0) }; 5]) }; LENGTH], next: AtomicUsize::new(0) }
+        Self {
+            entries: [const { Entry([const { AtomicU64::new(0) }; 5]) }; LENGTH],
+            next: AtomicUsize::new(0),
+        }
     }
 
     /// Notes a call by its x0 to x4.

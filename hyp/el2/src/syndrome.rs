@@ -37,7 +37,9 @@ pub(crate) fn cause(esr: u64) -> &'static str {
         (0x20 | 0x21, 0b0001) => "nothing is mapped where the instruction should be",
         (0x20 | 0x21, 0b0011) => "what is there may not be executed",
         (0x24 | 0x25, 0b0000) => "the address is too large",
-        (0x24 | 0x25, 0b0001) if write => "a write to what is not mapped (or a stack ran into its guard)",
+        (0x24 | 0x25, 0b0001) if write => {
+            "a write to what is not mapped (or a stack ran into its guard)"
+        }
         (0x24 | 0x25, 0b0001) => "a read of what is not mapped",
         (0x24 | 0x25, 0b0011) if write => "a write to what is read-only",
         (0x24 | 0x25, 0b0011) => "a read that is not permitted",

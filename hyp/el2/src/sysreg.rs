@@ -4,7 +4,10 @@
 //! their feature switched on. The only home of MRS and MSR in Rust. Invariant: a register that may be absent is touched
 //! only behind its feature's ID field ([`field`]).
 
-#![expect(non_camel_case_types, reason = "the Arm ARM's names, as aarch64-cpu has them")]
+#![expect(
+    non_camel_case_types,
+    reason = "the Arm ARM's names, as aarch64-cpu has them"
+)]
 
 use core::arch::asm;
 

@@ -21,7 +21,8 @@ pub(crate) struct HostFrame {
 }
 
 // vectors.S stores x0 at the start and the others behind it.
-const _: () = assert!(core::mem::offset_of!(CallRegisters, x) == 0 && size_of::<CallRegisters>() == 18 * 8);
+const _: () =
+    assert!(core::mem::offset_of!(CallRegisters, x) == 0 && size_of::<CallRegisters>() == 18 * 8);
 const _: () = assert!(size_of::<HostFrame>() == 32 * 8);
 
 /// Exception classes (DDI 0487, D24.2.37).
@@ -122,8 +123,14 @@ fn translate(far: u64) -> Option<u64> {
 }
 
 fn tell_of_decoy(abort: &HostAbort) {
-    let left = DECOY_LINES.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+    let left = DECOY_LINES.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+        left.checked_sub(1)
+    });
     if left.is_ok() {
-        log::warn!("the host kernel at {:#x} touched {:#x}, which is not its own: it sees zeroes", abort.pc, abort.ipa.raw());
+        log::warn!(
+            "the host kernel at {:#x} touched {:#x}, which is not its own: it sees zeroes",
+            abort.pc,
+            abort.ipa.raw()
+        );
     }
 }

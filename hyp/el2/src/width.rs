@@ -9,7 +9,11 @@ pub(crate) const fn wide(value: usize) -> u64 {
 }
 
 /// `value` as Rust counts memory.
-#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "the same width")]
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    reason = "the same width"
+)]
 pub(crate) const fn narrow(value: u64) -> usize {
     value as usize
 }

@@ -95,19 +95,28 @@ impl Walk<'_> {
             return Err("a property stands behind a child node");
         }
         let length = size(self.rest, 0).ok_or("it ends inside a property")?;
-        let name = size(self.rest, 4).and_then(|at| self.strings.get(at..)).and_then(string);
+        let name = size(self.rest, 4)
+            .and_then(|at| self.strings.get(at..))
+            .and_then(string);
         let name = name.ok_or("the name of a property does not end, or is not text")?;
         let end = length.checked_add(8).ok_or("a property is too long")?;
-        let value = self.rest.get(8..end).ok_or("it ends inside the value of a property")?;
+        let value = self
+            .rest
+            .get(8..end)
+            .ok_or("it ends inside the value of a property")?;
         if name.ends_with("-cells") && name.starts_with('#') && value.len() != 4 {
             return Err("a number of cells is not of four bytes");
         }
-        self.skip(end).ok_or("it ends inside the value of a property")
+        self.skip(end)
+            .ok_or("it ends inside the value of a property")
     }
 
     fn end(&mut self) -> Result<(), &'static str> {
         self.properties_may_follow = false;
-        self.depth = self.depth.checked_sub(1).ok_or("a node ends that never began")?;
+        self.depth = self
+            .depth
+            .checked_sub(1)
+            .ok_or("a node ends that never began")?;
         Ok(())
     }
 }
@@ -117,12 +126,20 @@ pub(crate) fn check(blob: &[u8]) -> Result<Option<Vec<u8>>, &'static str> {
     if blob.len() < total_size(blob)? {
         return Err("it is shorter than it says");
     }
-    if word(blob, 20).is_none_or(|version| version < 17) || word(blob, 24).is_none_or(|oldest| oldest > 17) {
+    if word(blob, 20).is_none_or(|version| version < 17)
+        || word(blob, 24).is_none_or(|oldest| oldest > 17)
+    {
         return Err("it is not of version 17");
     }
     let strings = block(blob, 12, 32).ok_or("its strings lie outside of it")?;
     let structure = block(blob, 8, 36).ok_or("its structure lies outside of it")?;
-    let mut walk = Walk { rest: structure, strings, depth: 0, properties_may_follow: false, has_begun: false };
+    let mut walk = Walk {
+        rest: structure,
+        strings,
+        depth: 0,
+        properties_may_follow: false,
+        has_begun: false,
+    };
     let mut nops = Vec::new();
     loop {
         let before = walk.rest.len();
@@ -156,10 +173,22 @@ fn without(structure: &[u8], strings: &[u8], nops: &[usize]) -> Vec<u8> {
     let strings_at = structure_at + kept.len();
     let total = strings_at + strings.len();
     let sizes = [total, structure_at, strings_at, HEADER];
-    let [total, structure_at, strings_at, reservations_at] = sizes.map(|size| u32::try_from(size).unwrap_or(0));
-    let [strings_size, structure_size] = [strings.len(), kept.len()].map(|size| u32::try_from(size).unwrap_or(0));
-    let header =
-        [MAGIC, total, structure_at, strings_at, reservations_at, 17, 16, 0, strings_size, structure_size];
+    let [total, structure_at, strings_at, reservations_at] =
+        sizes.map(|size| u32::try_from(size).unwrap_or(0));
+    let [strings_size, structure_size] =
+        [strings.len(), kept.len()].map(|size| u32::try_from(size).unwrap_or(0));
+    let header = [
+        MAGIC,
+        total,
+        structure_at,
+        strings_at,
+        reservations_at,
+        17,
+        16,
+        0,
+        strings_size,
+        structure_size,
+    ];
     let mut blob: Vec<u8> = header.iter().flat_map(|word| word.to_be_bytes()).collect();
     blob.extend_from_slice(&RESERVATIONS);
     blob.append(&mut kept);

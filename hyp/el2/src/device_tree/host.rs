@@ -26,8 +26,16 @@ struct Host<'a> {
 }
 
 /// Makes the host's tree out of the machine's; `taken` is EL2's memory.
-pub(crate) fn write(tree: &Tree<'_>, platform: &Platform<'_>, taken: &[Bytes]) -> Result<Vec<u8>, Error> {
-    let mut host = Host { platform, taken, writer: FdtWriter::new()? };
+pub(crate) fn write(
+    tree: &Tree<'_>,
+    platform: &Platform<'_>,
+    taken: &[Bytes],
+) -> Result<Vec<u8>, Error> {
+    let mut host = Host {
+        platform,
+        taken,
+        writer: FdtWriter::new()?,
+    };
     if let Some(root) = tree.root() {
         let node = host.writer.begin_node("")?;
         host.properties(root, &[])?;
@@ -49,11 +57,17 @@ impl Host<'_> {
             return Ok(());
         }
         let begun = self.writer.begin_node(node.name)?;
-        if node.property("device_type").is_some_and(|kind| has_string(kind.value, "memory")) {
+        if node
+            .property("device_type")
+            .is_some_and(|kind| has_string(kind.value, "memory"))
+        {
             self.properties(node, &["reg"])?;
             self.memory(node)?;
         } else if node.name == "chosen" {
-            self.properties(node, &["bootargs", "linux,initrd-start", "linux,initrd-end"])?;
+            self.properties(
+                node,
+                &["bootargs", "linux,initrd-start", "linux,initrd-end"],
+            )?;
             self.chosen()?;
         } else if is_compatible(node, "arm,armv8-timer") {
             self.properties(node, &["interrupts", "interrupt-names"])?;
@@ -67,7 +81,10 @@ impl Host<'_> {
 
     /// All properties of `node` but those named.
     fn properties(&mut self, node: FdtNode<'_, '_>, without: &[&str]) -> Result<(), Error> {
-        for property in node.properties().filter(|property| !without.contains(&property.name)) {
+        for property in node
+            .properties()
+            .filter(|property| !without.contains(&property.name))
+        {
             self.writer.property(property.name, property.value)?;
         }
         Ok(())
@@ -86,12 +103,25 @@ impl Host<'_> {
 
     fn memory(&mut self, node: FdtNode<'_, '_>) -> Result<(), Error> {
         let mut cells = Vec::new();
-        for (start, size) in node.property("reg").into_iter().flat_map(|reg| pairs(reg.value)) {
-            let mut left = Vec::from([Bytes { start, end: start.saturating_add(size) }]);
+        for (start, size) in node
+            .property("reg")
+            .into_iter()
+            .flat_map(|reg| pairs(reg.value))
+        {
+            let mut left = Vec::from([Bytes {
+                start,
+                end: start.saturating_add(size),
+            }]);
             for taken in self.taken {
-                left = left.into_iter().flat_map(|range| range.without(*taken)).collect();
+                left = left
+                    .into_iter()
+                    .flat_map(|range| range.without(*taken))
+                    .collect();
             }
-            cells.extend(left.into_iter().flat_map(|range| [range.start, range.end - range.start]));
+            cells.extend(
+                left.into_iter()
+                    .flat_map(|range| [range.start, range.end - range.start]),
+            );
         }
         self.writer.property_array_u64("reg", &cells)
     }
@@ -101,18 +131,30 @@ impl Host<'_> {
             self.writer.property_string("bootargs", arguments)?;
         }
         if let Some(initramfs) = self.platform.initramfs {
-            self.writer.property_u64("linux,initrd-start", initramfs.start)?;
-            self.writer.property_u64("linux,initrd-end", initramfs.end)?;
+            self.writer
+                .property_u64("linux,initrd-start", initramfs.start)?;
+            self.writer
+                .property_u64("linux,initrd-end", initramfs.end)?;
         }
         Ok(())
     }
 
     /// Keeps the interrupts that are not virtual, and names them. One is three cells of the GIC.
     fn timer(&mut self, node: FdtNode<'_, '_>) -> Result<(), Error> {
-        let old = node.property("interrupts").map_or(&[][..], |property| property.value).as_chunks::<12>().0;
-        let kept = || old.iter().zip(TIMER_NAMES).filter(|(_, name)| !name.ends_with("virt"));
+        let old = node
+            .property("interrupts")
+            .map_or(&[][..], |property| property.value)
+            .as_chunks::<12>()
+            .0;
+        let kept = || {
+            old.iter()
+                .zip(TIMER_NAMES)
+                .filter(|(_, name)| !name.ends_with("virt"))
+        };
         let interrupts: Vec<u8> = kept().flat_map(|(interrupt, _)| *interrupt).collect();
-        let names: Vec<u8> = kept().flat_map(|(_, name)| name.bytes().chain([0])).collect();
+        let names: Vec<u8> = kept()
+            .flat_map(|(_, name)| name.bytes().chain([0]))
+            .collect();
         self.writer.property("interrupts", &interrupts)?;
         self.writer.property("interrupt-names", &names)
     }
