@@ -444,6 +444,11 @@ impl FolioArray {
             0
         };
         let mut head = Folio::head(to, order);
+        if order == Order::FRAME && step == 0 {
+            // All of RAM goes through here at boot.
+            self.words_mut(range).fill(head);
+            return;
+        }
         for folio in self.words_mut(range).chunks_mut(size) {
             folio.fill(tail);
             if let Some(first) = folio.first_mut() {
