@@ -33,6 +33,8 @@ pub const EL2: u64 = RAM + 512;
 pub const EL2_FRAMES: u64 = 512;
 /// Frames of EL2's memory that are the first pool.
 pub const POOL_FRAMES: u64 = 96;
+/// What EL2 leaves in a frame of its pool.
+pub const USED: u64 = 0xDEAD;
 /// A page of registers that the host may not reach.
 pub const HOLE: u64 = 0x9020;
 
@@ -93,6 +95,8 @@ pub struct FakeMachine {
     roots: BTreeMap<u16, u64>,
     unpublished: BTreeSet<u64>,
     stale: Vec<Stale>,
+    /// Regimes of which all was flushed after their last change.
+    flushed_whole: BTreeSet<u16>,
     /// First frame of each leaf of a guest: its regime, and how many frames.
     guest_leaves: BTreeMap<u64, (Vmid, u64)>,
     reserve: Vec<u64>,
@@ -365,7 +369,7 @@ impl FakeMachine {
             stale.is_none(),
             "table {frame:#x} is freed while a walker may be in it: {stale:?}"
         );
-        self.content.insert(frame, 0xDEAD);
+        self.content.insert(frame, USED);
         if self.donated.contains(&frame) {
             self.donated_free.push(frame);
         } else {
@@ -400,6 +404,7 @@ impl Machine for FakeMachine {
             .find(|vmid| !self.roots.contains_key(vmid))
             .unwrap();
         self.roots.insert(vmid, low);
+        self.flushed_whole.remove(&vmid);
         for (table, first) in [(low, 0), (low + 1, 1 << 27)] {
             self.places.insert(
                 table,
@@ -426,7 +431,7 @@ impl Machine for FakeMachine {
                 "a root is freed while it maps something"
             );
             assert!(
-                !self.stale.iter().any(|stale| stale.vmid == place.vmid),
+                self.flushed_whole.contains(&place.vmid.0),
                 "a root is freed before its flush"
             );
             self.roots.remove(&place.vmid.0);
@@ -463,6 +468,7 @@ impl Machine for FakeMachine {
                 "{gfn:#x} of {:?} is replaced without a break",
                 place.vmid
             );
+            self.flushed_whole.remove(&place.vmid.0);
             self.retire(place, gfn, old);
         }
         self.tables.get_mut(&frame).unwrap()[usize::from(index.raw())] = descriptor;
@@ -478,7 +484,10 @@ impl Machine for FakeMachine {
     fn invalidate(&mut self, scope: Scope) {
         self.publish();
         match scope {
-            Scope::All(vmid) => self.stale.retain(|stale| stale.vmid != vmid),
+            Scope::All(vmid) => {
+                self.stale.retain(|stale| stale.vmid != vmid);
+                self.flushed_whole.insert(vmid.0);
+            }
             Scope::Range(vmid, range) => {
                 let (first, count) = (range.first().raw(), range.count());
                 self.stale.retain(|stale| {
@@ -547,6 +556,7 @@ impl Machine for FakeMachine {
             "the pool gets a frame that is not mapped"
         );
         self.donated.insert(frame.raw());
+        self.content.insert(frame.raw(), USED);
         self.donated_free.push(frame.raw());
     }
 

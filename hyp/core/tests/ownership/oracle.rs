@@ -4,7 +4,7 @@ use pinfold_abi::{HostCall, State, claim};
 use pinfold_core::addr::{Frame, Pfn};
 use pinfold_core::folio::FolioState;
 use pinfold_core::hypervisor::Hypervisor;
-use pinfold_core::machine::test::{FakeMachine, HOLE, Leaf, POOL_FRAMES, RAM, boot, call};
+use pinfold_core::machine::test::{FakeMachine, HOLE, Leaf, POOL_FRAMES, RAM, USED, boot, call};
 use pinfold_core::machine::{HypAccess, Machine, Vmid};
 
 /// A hypervisor, and what the oracle needs beside it.
@@ -106,7 +106,7 @@ impl World {
                 .content
                 .clone()
                 .into_iter()
-                .filter(|(_, word)| *word != 0xDEAD)
+                .filter(|(_, word)| *word != USED)
                 .collect(),
         }
     }
@@ -197,7 +197,9 @@ impl World {
                     found == pfn && raw & EXECUTE_NEVER == 0,
                     "the host's {pfn:#x} maps {found:#x}, {raw:#x}"
                 );
-                assert!(!is_secret, "{pfn:#x} came back unwiped");
+                assert!(!is_secret && content != USED, "{pfn:#x} came back unwiped");
+                let has_decoy = self.hypervisor.memory.has_decoy(frame(pfn));
+                assert!(!has_decoy, "the host's {pfn:#x} has a decoy");
             }
             (FolioState::HostSharedHyp { .. }, found) if pfn == decoy => assert_eq!(found, None),
             (
