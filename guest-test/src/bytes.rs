@@ -5,11 +5,17 @@
 /// Bytes in a frame.
 pub const FRAME: u64 = 4096;
 
-const _: () = assert!(size_of::<usize>() == size_of::<u64>(), "the images are AArch64 only");
+const _: () = assert!(
+    size_of::<usize>() == size_of::<u64>(),
+    "the images are AArch64 only"
+);
 
 /// A size or an address as a register holds it.
 #[must_use]
-#[expect(clippy::as_conversions, reason = "usize and u64 have the same width, asserted above")]
+#[expect(
+    clippy::as_conversions,
+    reason = "usize and u64 have the same width, asserted above"
+)]
 pub const fn word(value: usize) -> u64 {
     value as u64
 }

@@ -122,7 +122,11 @@ impl Canaries {
     /// Registers that all say `owner` (16 bits) and their own number.
     #[must_use]
     pub fn of(owner: u16) -> Self {
-        let mut canaries = Self { x: [0; 32], v: [0; 32], fp: [1 << 22, 1 << 27] };
+        let mut canaries = Self {
+            x: [0; 32],
+            v: [0; 32],
+            fp: [1 << 22, 1 << 27],
+        };
         for (number, register) in (0..).zip(&mut canaries.x) {
             *register = value(owner, number);
         }

@@ -32,7 +32,11 @@ impl Write for Uart {
 pub fn print_line(text: Arguments<'_>) {
     let mut uart = LINE.lock();
     // The UART takes everything, so the only error would be one of a Display implementation.
-    if uart.write_fmt(text).and_then(|()| uart.write_str("\n")).is_err() {
+    if uart
+        .write_fmt(text)
+        .and_then(|()| uart.write_str("\n"))
+        .is_err()
+    {
         uart.write_str("<unprintable>\n").unwrap_or_default();
     }
 }

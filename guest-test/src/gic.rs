@@ -60,7 +60,11 @@ pub fn start(cpu: u64) {
 
 /// Enables an SGI or PPI of `cpu`, or an SPI for CPU 0.
 pub fn enable(cpu: u64, intid: u32) {
-    let frame = if intid < 32 { GICR + cpu * GICR_STRIDE + SGI_BASE } else { GICD };
+    let frame = if intid < 32 {
+        GICR + cpu * GICR_STRIDE + SGI_BASE
+    } else {
+        GICD
+    };
     let bit = 1 << (intid % 32);
     let word = u64::from(intid / 32) * 4;
     if intid >= 32 {
@@ -104,11 +108,21 @@ pub fn serve() -> Option<u32> {
 /// How often an interrupt was served since the image started.
 #[must_use]
 pub fn count(intid: u32) -> u32 {
-    SEEN.get(bytes::size(u64::from(intid))).map_or(0, |counter| counter.load(Ordering::Relaxed))
+    SEEN.get(bytes::size(u64::from(intid)))
+        .map_or(0, |counter| counter.load(Ordering::Relaxed))
 }
 
 /// Lets interrupts in for the next instructions, then masks them again.
 pub fn open_for_a_moment() {
     // SAFETY: the IRQ vector saves what it uses and returns here.
-    unsafe { asm!("msr daifclr, #2", "isb", "nop", "isb", "msr daifset, #2", options(nostack)) };
+    unsafe {
+        asm!(
+            "msr daifclr, #2",
+            "isb",
+            "nop",
+            "isb",
+            "msr daifset, #2",
+            options(nostack)
+        )
+    };
 }

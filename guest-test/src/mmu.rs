@@ -8,7 +8,9 @@ use core::arch::asm;
 use core::cell::UnsafeCell;
 
 use aarch64_cpu::asm::barrier;
-use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, MAIR_EL1, Readable, SCTLR_EL1, TCR_EL1, TTBR0_EL1, TTBR1_EL1, Writeable};
+use aarch64_cpu::registers::{
+    ID_AA64MMFR0_EL1, MAIR_EL1, Readable, SCTLR_EL1, TCR_EL1, TTBR0_EL1, TTBR1_EL1, Writeable,
+};
 
 use crate::bytes;
 
@@ -89,7 +91,15 @@ unsafe fn write_entry(index: usize, descriptor: u64) {
 /// Drops all of this VMID's EL1 translations on all CPUs.
 pub fn invalidate() {
     // SAFETY: dropping translations only costs walks.
-    unsafe { asm!("dsb ishst", "tlbi vmalle1is", "dsb ish", "isb", options(nostack, preserves_flags)) };
+    unsafe {
+        asm!(
+            "dsb ishst",
+            "tlbi vmalle1is",
+            "dsb ish",
+            "isb",
+            options(nostack, preserves_flags)
+        )
+    };
 }
 
 /// Turns translation and caches on for this CPU.

@@ -45,14 +45,22 @@ impl BootPage {
         for (place, byte) in name.iter_mut().zip(test.bytes()) {
             *place = byte;
         }
-        Self { magic: MAGIC, length: bytes::word(test.len().min(64)), name }
+        Self {
+            magic: MAGIC,
+            length: bytes::word(test.len().min(64)),
+            name,
+        }
     }
 
     /// The test's name, if the page says something sensible.
     #[must_use]
     pub fn test(&self) -> Option<&str> {
         let name = self.name.get(..bytes::size(self.length))?;
-        if self.magic == MAGIC { core::str::from_utf8(name).ok() } else { None }
+        if self.magic == MAGIC {
+            core::str::from_utf8(name).ok()
+        } else {
+            None
+        }
     }
 }
 

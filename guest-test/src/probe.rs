@@ -109,8 +109,16 @@ guest_test_probe_caught:
 /// The routine keeps to the calling convention if it returns, and whatever it does before a fault leaves this image's memory sound.
 /// It runs with interrupts masked.
 pub unsafe fn call(routine: Routine, first: u64, second: u64) -> Result<u64, Fault> {
-    let mut fault = Fault { esr: 0, far: 0, elr: 0 };
+    let mut fault = Fault {
+        esr: 0,
+        far: 0,
+        elr: 0,
+    };
     // SAFETY: the caller vouches for the routine; the assembly keeps every callee-saved register.
     let value = unsafe { guest_test_probe(routine, first, second, &mut fault) };
-    if fault.elr == 0 { Ok(value) } else { Err(fault) }
+    if fault.elr == 0 {
+        Ok(value)
+    } else {
+        Err(fault)
+    }
 }

@@ -55,5 +55,9 @@ pub fn smc(function: u32, words: &[u64]) -> Answer {
 #[must_use]
 pub fn signed(result: u64) -> u64 {
     let low = crate::bytes::low32(result);
-    if low & 1 << 31 == 0 { u64::from(low) } else { u64::from(low) | 0xffff_ffff_0000_0000 }
+    if low & 1 << 31 == 0 {
+        u64::from(low)
+    } else {
+        u64::from(low) | 0xffff_ffff_0000_0000
+    }
 }

@@ -129,7 +129,10 @@ pub fn secondary_entry_point() -> u64 {
 /// First and one-past-last byte of the image with its stacks.
 #[must_use]
 pub fn image_range() -> (u64, u64) {
-    (bytes::word((&raw const _start).expose_provenance()), bytes::word((&raw const __image_end).expose_provenance()))
+    (
+        bytes::word((&raw const _start).expose_provenance()),
+        bytes::word((&raw const __image_end).expose_provenance()),
+    )
 }
 
 /// Exception level that the CPU runs at (DDI 0487 C5.2.1, `CurrentEL`).

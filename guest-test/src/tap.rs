@@ -23,7 +23,11 @@ impl Failure {
     /// The test failed, for this reason.
     #[must_use]
     pub fn new(reason: Arguments<'_>) -> Self {
-        let mut failure = Self { text: [0; LENGTH], used: 0, skipped: false };
+        let mut failure = Self {
+            text: [0; LENGTH],
+            used: 0,
+            skipped: false,
+        };
         // What does not fit is cut off; a cut reason is still a reason.
         failure.write_fmt(reason).unwrap_or_default();
         failure
@@ -32,13 +36,19 @@ impl Failure {
     /// The test cannot run on this machine, for this reason.
     #[must_use]
     pub fn skip(reason: Arguments<'_>) -> Self {
-        Self { skipped: true, ..Self::new(reason) }
+        Self {
+            skipped: true,
+            ..Self::new(reason)
+        }
     }
 
     /// The reason.
     #[must_use]
     pub fn reason(&self) -> &str {
-        self.text.get(..self.used).and_then(|text| core::str::from_utf8(text).ok()).unwrap_or("unreadable reason")
+        self.text
+            .get(..self.used)
+            .and_then(|text| core::str::from_utf8(text).ok())
+            .unwrap_or("unreadable reason")
     }
 
     /// The test was not run.
@@ -53,7 +63,10 @@ impl Write for Failure {
         for character in text.chars() {
             let mut code = [0; 4];
             let code = character.encode_utf8(&mut code).as_bytes();
-            let place = self.text.get_mut(self.used..self.used + code.len()).ok_or(core::fmt::Error)?;
+            let place = self
+                .text
+                .get_mut(self.used..self.used + code.len())
+                .ok_or(core::fmt::Error)?;
             place.copy_from_slice(code);
             self.used += code.len();
         }
@@ -122,14 +135,25 @@ pub struct Summary {
 /// Runs the tests whose names contain `filter` and prints their results.
 #[must_use]
 pub fn run(suites: &[&[Test]], filter: &str) -> Summary {
-    let chosen = || suites.iter().copied().flatten().filter(|test| test.name.contains(filter));
+    let chosen = || {
+        suites
+            .iter()
+            .copied()
+            .flatten()
+            .filter(|test| test.name.contains(filter))
+    };
     crate::line!("TAP version 14");
     crate::line!("1..{}", chosen().count());
     let mut summary = Summary::default();
     for (index, test) in chosen().enumerate() {
         report(index + 1, test.name, &(test.run)(), &mut summary);
     }
-    crate::line!("# {} passed, {} failed, {} skipped", summary.passed, summary.failed, summary.skipped);
+    crate::line!(
+        "# {} passed, {} failed, {} skipped",
+        summary.passed,
+        summary.failed,
+        summary.skipped
+    );
     summary
 }
 

@@ -73,9 +73,17 @@ guest_test_vectors:
 
 /// Gives this CPU the vectors.
 pub(crate) fn install() {
-    VBAR_EL1.set(bytes::word((&raw const guest_test_vectors).expose_provenance()));
+    VBAR_EL1.set(bytes::word(
+        (&raw const guest_test_vectors).expose_provenance(),
+    ));
     // SAFETY: no probe runs on a CPU that is starting.
-    unsafe { asm!("msr tpidr_el1, xzr", "isb", options(nostack, preserves_flags)) };
+    unsafe {
+        asm!(
+            "msr tpidr_el1, xzr",
+            "isb",
+            options(nostack, preserves_flags)
+        )
+    };
 }
 
 /// Lets this CPU use the FP and SIMD registers.
@@ -84,7 +92,10 @@ pub(crate) fn enable_fp() {
     aarch64_cpu::asm::barrier::isb(aarch64_cpu::asm::barrier::SY);
 }
 
-#[expect(clippy::panic, reason = "an exception that no probe expects ends the image, with its cause")]
+#[expect(
+    clippy::panic,
+    reason = "an exception that no probe expects ends the image, with its cause"
+)]
 extern "C" fn unexpected() -> ! {
     panic!(
         "unexpected exception: ESR {:#x} FAR {:#x} ELR {:#x} (image at {:#x})",

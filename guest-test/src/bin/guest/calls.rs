@@ -29,7 +29,11 @@ const INVALID_PARAMETER: u64 = u64::MAX - 2;
 /// x0 of a call, sign-extended from 32 bits for calls whose id says so.
 fn hvc(function: u32, words: &[u64]) -> u64 {
     let [x0, ..] = smccc::hvc(function, words);
-    if function & 1 << 30 == 0 { smccc::signed(x0) } else { x0 }
+    if function & 1 << 30 == 0 {
+        smccc::signed(x0)
+    } else {
+        x0
+    }
 }
 
 tests! { "calls":

@@ -5,7 +5,10 @@
 
 #![no_std]
 #![no_main]
-#![expect(clippy::result_large_err, reason = "a failure carries its text; there is one in a test's life")]
+#![expect(
+    clippy::result_large_err,
+    reason = "a failure carries its text; there is one in a test's life"
+)]
 
 mod calls;
 mod devices;
@@ -22,7 +25,13 @@ use guest_test::tap::{Outcome, Test};
 use guest_test::{line, start};
 
 /// All tests of the guest, by module.
-const SUITES: &[&[Test]] = &[calls::TESTS, devices::TESTS, faults::TESTS, interrupts::TESTS, registers::TESTS];
+const SUITES: &[&[Test]] = &[
+    calls::TESTS,
+    devices::TESTS,
+    faults::TESTS,
+    interrupts::TESTS,
+    registers::TESTS,
+];
 
 /// How often a further vCPU came up, and where its context argument ended.
 static SECONDARY: AtomicU64 = AtomicU64::new(0);
@@ -34,7 +43,12 @@ extern "C" fn image_main(boot_page: u64, _x1: u64, _x2: u64, _x3: u64) -> ! {
     // SAFETY: the mini host puts a boot page where x0 says; it is plain words and bytes, whatever they are.
     let page = unsafe { page.read() };
     let name = page.test().unwrap_or("");
-    if let Some(test) = SUITES.iter().copied().flatten().find(|test| test.name == name) {
+    if let Some(test) = SUITES
+        .iter()
+        .copied()
+        .flatten()
+        .find(|test| test.name == name)
+    {
         conclude(test.name, &(test.run)());
     } else {
         line!("no test is named {name:?}");

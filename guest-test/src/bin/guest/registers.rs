@@ -27,14 +27,25 @@ fn survive(event: Event, inputs: &[(usize, u64)], outputs: &[usize]) -> Outcome 
     // SAFETY: these are the values that were there.
     unsafe { canary::write_system_registers(&own) };
     for (register, (found, wanted)) in canaries.x.iter().zip(before.x).enumerate() {
-        check!(outputs.contains(&register) || *found == wanted, "{event:?}: x{register} is {found:#x}, was {wanted:#x}");
+        check!(
+            outputs.contains(&register) || *found == wanted,
+            "{event:?}: x{register} is {found:#x}, was {wanted:#x}"
+        );
     }
     for (register, (found, wanted)) in canaries.v.iter().zip(before.v).enumerate() {
-        check!(*found == wanted, "{event:?}: v{register} is {found:#x}, was {wanted:#x}");
+        check!(
+            *found == wanted,
+            "{event:?}: v{register} is {found:#x}, was {wanted:#x}"
+        );
     }
     check_eq!(canaries.fp, before.fp, "{event:?}: FPCR and FPSR");
-    for ((name, mask), (found, wanted)) in SYSTEM_REGISTERS.iter().zip(system_after.iter().zip(system)) {
-        check!(found & mask == wanted, "{event:?}: {name} is {found:#x}, was {wanted:#x}");
+    for ((name, mask), (found, wanted)) in
+        SYSTEM_REGISTERS.iter().zip(system_after.iter().zip(system))
+    {
+        check!(
+            found & mask == wanted,
+            "{event:?}: {name} is {found:#x}, was {wanted:#x}"
+        );
     }
     Ok(())
 }

@@ -26,12 +26,20 @@ impl Reply {
     pub(crate) fn of(registers: &[u64]) -> Self {
         let mut words = registers.iter().copied();
         let mut next = || words.next().unwrap_or(0);
-        Self { x0: next(), status: next(), results: core::array::from_fn(|_| next()) }
+        Self {
+            x0: next(),
+            status: next(),
+            results: core::array::from_fn(|_| next()),
+        }
     }
 
     /// The results of a call that must have succeeded.
     pub(crate) fn done(self, what: &str) -> Result<[u64; 6], Failure> {
-        if self.x0 == 0 && self.status == Status::Ok.number() { Ok(self.results) } else { Err(self.failure(what, "to be done")) }
+        if self.x0 == 0 && self.status == Status::Ok.number() {
+            Ok(self.results)
+        } else {
+            Err(self.failure(what, "to be done"))
+        }
     }
 
     /// The first result of a call that must have succeeded.
@@ -46,7 +54,10 @@ impl Reply {
             let [index, folio, pin, ..] = self.results;
             Ok(Found { index, folio, pin })
         } else {
-            Err(Failure::new(format_args!("{what}: x0 {:#x}, status {}, wanted {status:?}", self.x0, self.status)))
+            Err(Failure::new(format_args!(
+                "{what}: x0 {:#x}, status {}, wanted {status:?}",
+                self.x0, self.status
+            )))
         }
     }
 
@@ -55,13 +66,20 @@ impl Reply {
         if statuses.iter().any(|status| self.is(*status)) {
             Ok(())
         } else {
-            Err(Failure::new(format_args!("{what}: x0 {:#x}, status {}, wanted one of {statuses:?}", self.x0, self.status)))
+            Err(Failure::new(format_args!(
+                "{what}: x0 {:#x}, status {}, wanted one of {statuses:?}",
+                self.x0, self.status
+            )))
         }
     }
 
     /// The call is not there.
     pub(crate) fn not_supported(self, what: &str) -> Outcome {
-        check!(self.x0 == smccc::NOT_SUPPORTED, "{what}: x0 {:#x}, wanted NOT_SUPPORTED", self.x0);
+        check!(
+            self.x0 == smccc::NOT_SUPPORTED,
+            "{what}: x0 {:#x}, wanted NOT_SUPPORTED",
+            self.x0
+        );
         Ok(())
     }
 
@@ -169,5 +187,8 @@ calls! {
 
 /// One of EL2's counters.
 pub(crate) fn counter(which: Counter) -> Result<u64, Failure> {
-    issue(HostCall::Counter { counter: Number(which.number()) }).value(which.name())
+    issue(HostCall::Counter {
+        counter: Number(which.number()),
+    })
+    .value(which.name())
 }

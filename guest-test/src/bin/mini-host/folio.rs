@@ -22,7 +22,10 @@ pub(crate) struct Folio {
 impl Folio {
     /// A folio without a pin.
     pub(crate) fn take(order: u8) -> Result<Self, Failure> {
-        Ok(Self { pfn: frames::take(order)?, order })
+        Ok(Self {
+            pfn: frames::take(order)?,
+            order,
+        })
     }
 
     /// A folio that may be donated: the only pin is exclusive, and the folio is isolated.
@@ -77,7 +80,11 @@ impl Folio {
     /// Fills every 64-bit word with what [`pattern`] says.
     pub(crate) fn fill(&self, seed: u64) -> Outcome {
         for offset in (0..self.frames() * FRAME).step_by(8) {
-            check!(self.write(offset, pattern(seed, offset)).is_ok(), "filling pfn {:#x} aborted", self.pfn);
+            check!(
+                self.write(offset, pattern(seed, offset)).is_ok(),
+                "filling pfn {:#x} aborted",
+                self.pfn
+            );
         }
         Ok(())
     }
@@ -87,7 +94,11 @@ impl Folio {
         for offset in (0..self.frames() * FRAME).step_by(8) {
             let found = self.read(offset);
             let word = wanted(offset);
-            check!(found == Ok(word), "{what}: pfn {:#x}+{offset:#x} is {found:x?}, not {word:#x}", self.pfn);
+            check!(
+                found == Ok(word),
+                "{what}: pfn {:#x}+{offset:#x} is {found:x?}, not {word:#x}",
+                self.pfn
+            );
         }
         Ok(())
     }

@@ -40,9 +40,14 @@ pub(crate) fn arena() -> Result<Arena, Failure> {
             // SAFETY: free memory of the machine, which the arena takes here, once.
             unsafe { word_at(table + offset).write_volatile(0) };
         }
-        Some(Arena { first: first / FRAME, table: table / FRAME, unspoken: (table + TABLE) / FRAME })
+        Some(Arena {
+            first: first / FRAME,
+            table: table / FRAME,
+            unspoken: (table + TABLE) / FRAME,
+        })
     };
-    (*ARENA.call_once(place)).ok_or_else(|| Failure::new(format_args!("no 64 MiB of memory are free")))
+    (*ARENA.call_once(place))
+        .ok_or_else(|| Failure::new(format_args!("no 64 MiB of memory are free")))
 }
 
 fn word_at(address: u64) -> *mut u32 {
@@ -59,7 +64,8 @@ pub(crate) fn register() -> Result<(), Failure> {
     let arena = arena()?;
     let mut registered = REGISTERED.lock();
     if !*registered {
-        calls::pin_table_register(arena.table, arena.first, COUNT).done("registering the pin table")?;
+        calls::pin_table_register(arena.table, arena.first, COUNT)
+            .done("registering the pin table")?;
         *registered = true;
     }
     Ok(())
@@ -76,7 +82,9 @@ pub(crate) fn take(order: u8) -> Result<u64, Failure> {
             return Ok(arena.first + index);
         }
     }
-    Err(Failure::new(format_args!("the mini host's arena has no 2^{order} frames left")))
+    Err(Failure::new(format_args!(
+        "the mini host's arena has no 2^{order} frames left"
+    )))
 }
 
 /// Gives frames back; their pin words become 0.
@@ -90,7 +98,9 @@ pub(crate) fn give(pfn: u64, order: u8) {
 }
 
 fn bit(taken: &[u64; WORDS], frame: u64) -> bool {
-    taken.get(bytes::size(frame / 64)).is_some_and(|word| word >> (frame % 64) & 1 != 0)
+    taken
+        .get(bytes::size(frame / 64))
+        .is_some_and(|word| word >> (frame % 64) & 1 != 0)
 }
 
 fn set(taken: &mut [u64; WORDS], frame: u64, value: bool) {
@@ -120,6 +130,8 @@ pub(crate) fn pin(pfn: u64) -> u32 {
 
 fn pin_place(pfn: u64) -> Option<*mut u32> {
     let arena = arena().ok()?;
-    let index = pfn.checked_sub(arena.first).filter(|index| *index < COUNT)?;
+    let index = pfn
+        .checked_sub(arena.first)
+        .filter(|index| *index < COUNT)?;
     Some(word_at(arena.table * FRAME + index * 4))
 }

@@ -29,7 +29,10 @@ static ALLOCATOR: Allocator = Allocator(TicketMutex::new(Heap::new()));
 // SAFETY: the heap gives each block to one owner, aligned and sized as asked; the lock makes it usable from all CPUs.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        self.0.lock().alloc(layout).map_or(core::ptr::null_mut(), NonNull::as_ptr)
+        self.0
+            .lock()
+            .alloc(layout)
+            .map_or(core::ptr::null_mut(), NonNull::as_ptr)
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {

@@ -7,7 +7,10 @@
 
 #![no_std]
 #![no_main]
-#![expect(clippy::result_large_err, reason = "a failure carries its text; there is one in a test's life")]
+#![expect(
+    clippy::result_large_err,
+    reason = "a failure carries its text; there is one in a test's life"
+)]
 
 extern crate alloc;
 
@@ -33,9 +36,14 @@ extern "C" fn image_main(device_tree: u64, _x1: u64, _x2: u64, _x3: u64) -> ! {
         line!("Bail out! {missing}");
         off();
     }
-    line!("# mini host at EL{}, device tree at {device_tree:#x}", start::exception_level());
+    line!(
+        "# mini host at EL{}, device tree at {device_tree:#x}",
+        start::exception_level()
+    );
     if !calls::pinfold_answers() {
-        line!("Bail out! no Pinfold answers the UUID call; start this image under pinfold.img, see guest-test/README.md");
+        line!(
+            "Bail out! no Pinfold answers the UUID call; start this image under pinfold.img, see guest-test/README.md"
+        );
         off();
     }
     gic::start(0);

@@ -81,7 +81,8 @@ mini_host_puppet_end:
 pub(crate) fn code() -> &'static [u8] {
     let first = &raw const mini_host_puppet;
     let end = &raw const mini_host_puppet_end;
-    let length = bytes::size(bytes::word(end.expose_provenance()) - bytes::word(first.expose_provenance()));
+    let length =
+        bytes::size(bytes::word(end.expose_provenance()) - bytes::word(first.expose_provenance()));
     // SAFETY: the bytes between the two symbols are constants of this image.
     unsafe { core::slice::from_raw_parts(first, length) }
 }

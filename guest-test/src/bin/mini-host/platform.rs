@@ -35,10 +35,23 @@ pub(crate) fn read(address: u64) -> Result<(), &'static str> {
     let pointer = core::ptr::with_exposed_provenance::<u8>(bytes::size(address));
     // SAFETY: the boot protocol says that x0 is a device tree, and nothing writes it.
     let tree = unsafe { Fdt::from_ptr(pointer) }.map_err(|_| "x0 is not a device tree")?;
-    let chosen = tree.find_node("/chosen").ok_or("the device tree has no /chosen")?;
-    let text = |name| chosen.property(name).and_then(fdt::node::NodeProperty::as_str).unwrap_or("").to_string();
+    let chosen = tree
+        .find_node("/chosen")
+        .ok_or("the device tree has no /chosen")?;
+    let text = |name| {
+        chosen
+            .property(name)
+            .and_then(fdt::node::NodeProperty::as_str)
+            .unwrap_or("")
+            .to_string()
+    };
     let number = |name| {
-        chosen.property(name).map(|property| property.value.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
+        chosen.property(name).map(|property| {
+            property
+                .value
+                .iter()
+                .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+        })
     };
     let guest = number("linux,initrd-start").unwrap_or(0)..number("linux,initrd-end").unwrap_or(0);
     let memory: Vec<Range<u64>> = tree
@@ -53,11 +66,25 @@ pub(crate) fn read(address: u64) -> Result<(), &'static str> {
     if memory.is_empty() {
         return Err("the device tree has no memory");
     }
-    let cpus = tree.cpus().map(|cpu| bytes::word(cpu.ids().first())).collect();
+    let cpus = tree
+        .cpus()
+        .map(|cpu| bytes::word(cpu.ids().first()))
+        .collect();
     let image = start::image_range();
-    let used = [image.0..image.1, address..address + bytes::word(tree.total_size()), guest.clone()];
+    let used = [
+        image.0..image.1,
+        address..address + bytes::word(tree.total_size()),
+        guest.clone(),
+    ];
     let has_hypervisor_node = tree.find_node("/hypervisor").is_some();
-    MACHINE.call_once(|| Machine { memory, cpus, guest, used, bootargs: text("bootargs"), has_hypervisor_node });
+    MACHINE.call_once(|| Machine {
+        memory,
+        cpus,
+        guest,
+        used,
+        bootargs: text("bootargs"),
+        has_hypervisor_node,
+    });
     Ok(())
 }
 
@@ -76,7 +103,9 @@ pub(crate) fn machine() -> &'static Machine {
 impl Machine {
     /// What follows `key` in the boot arguments.
     pub(crate) fn option(&self, key: &str) -> Option<&str> {
-        self.bootargs.split_whitespace().find_map(|word| word.strip_prefix(key))
+        self.bootargs
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix(key))
     }
 
     /// The device tree names Pinfold.
@@ -89,7 +118,10 @@ impl Machine {
         self.memory.iter().find_map(|range| {
             let mut first = range.start.next_multiple_of(alignment);
             while first + size <= range.end {
-                let clash = self.used.iter().find(|used| used.start < first + size && first < used.end);
+                let clash = self
+                    .used
+                    .iter()
+                    .find(|used| used.start < first + size && first < used.end);
                 match clash {
                     Some(used) => first = used.end.next_multiple_of(alignment),
                     None => return Some(first),

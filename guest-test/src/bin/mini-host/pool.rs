@@ -18,7 +18,11 @@ static GIVEN: TicketMutex<Vec<Folio>> = TicketMutex::new(Vec::new());
 pub(crate) fn feed() -> Outcome {
     let folio = Folio::take(4)?;
     let taken = calls::pool_donate(folio.pfn(), folio.frames()).value("feeding the pool")?;
-    check!(taken == folio.frames(), "the pool took {taken} of {} frames", folio.frames());
+    check!(
+        taken == folio.frames(),
+        "the pool took {taken} of {} frames",
+        folio.frames()
+    );
     GIVEN.lock().push(folio);
     Ok(())
 }

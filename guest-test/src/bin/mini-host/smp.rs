@@ -23,7 +23,11 @@ struct Slot {
 }
 
 static SLOTS: [Slot; start::CPUS] = [const {
-    Slot { work: TicketMutex::new(None), result: AtomicU64::new(0), done: AtomicU64::new(0) }
+    Slot {
+        work: TicketMutex::new(None),
+        result: AtomicU64::new(0),
+        done: AtomicU64::new(0),
+    }
 }; start::CPUS];
 
 /// A job that runs on another CPU.
@@ -42,40 +46,65 @@ pub(crate) fn need(count: usize) -> Result<(), Failure> {
     if cpus() >= count {
         Ok(())
     } else {
-        Err(Failure::skip(format_args!("needs {count} CPUs, has {}", cpus())))
+        Err(Failure::skip(format_args!(
+            "needs {count} CPUs, has {}",
+            cpus()
+        )))
     }
 }
 
 /// Starts `work(argument)` on CPU `cpu` (not 0).
 pub(crate) fn begin(cpu: usize, work: Work, argument: u64) -> Result<Job, Failure> {
-    let slot = SLOTS.get(cpu).ok_or_else(|| Failure::new(format_args!("no slot for CPU {cpu}")))?;
-    let mpidr = platform::machine().cpus.get(cpu).copied().unwrap_or(u64::MAX);
+    let slot = SLOTS
+        .get(cpu)
+        .ok_or_else(|| Failure::new(format_args!("no slot for CPU {cpu}")))?;
+    let mpidr = platform::machine()
+        .cpus
+        .get(cpu)
+        .copied()
+        .unwrap_or(u64::MAX);
     *slot.work.lock() = Some((work, argument));
     slot.done.store(0, Ordering::Release);
-    let answer = smccc::smc(psci::CPU_ON, &[mpidr, start::secondary_entry_point(), bytes::word(cpu)]);
+    let answer = smccc::smc(
+        psci::CPU_ON,
+        &[mpidr, start::secondary_entry_point(), bytes::word(cpu)],
+    );
     match answer {
         [0, ..] => Ok(Job { cpu }),
-        [refusal, ..] => Err(Failure::new(format_args!("CPU_ON of CPU {cpu} gave {refusal:#x}"))),
+        [refusal, ..] => Err(Failure::new(format_args!(
+            "CPU_ON of CPU {cpu} gave {refusal:#x}"
+        ))),
     }
 }
 
 impl Job {
     /// The job has put its result down.
     pub(crate) fn is_done(&self) -> bool {
-        SLOTS.get(self.cpu).is_some_and(|slot| slot.done.load(Ordering::Acquire) != 0)
+        SLOTS
+            .get(self.cpu)
+            .is_some_and(|slot| slot.done.load(Ordering::Acquire) != 0)
     }
 
     /// Waits for the result, and for the CPU to be off again.
     pub(crate) fn result(self) -> Result<u64, Failure> {
         let deadline = timer::now() + timer::milliseconds(60_000);
-        let mpidr = platform::machine().cpus.get(self.cpu).copied().unwrap_or(u64::MAX);
+        let mpidr = platform::machine()
+            .cpus
+            .get(self.cpu)
+            .copied()
+            .unwrap_or(u64::MAX);
         while !self.is_done() || smccc::smc(psci::AFFINITY_INFO, &[mpidr, 0])[0] != 1 {
             if timer::now() > deadline {
-                return Err(Failure::new(format_args!("CPU {} did not end its job within 60 s", self.cpu)));
+                return Err(Failure::new(format_args!(
+                    "CPU {} did not end its job within 60 s",
+                    self.cpu
+                )));
             }
             core::hint::spin_loop();
         }
-        Ok(SLOTS.get(self.cpu).map_or(0, |slot| slot.result.load(Ordering::Acquire)))
+        Ok(SLOTS
+            .get(self.cpu)
+            .map_or(0, |slot| slot.result.load(Ordering::Acquire)))
     }
 }
 

@@ -61,7 +61,13 @@ impl Vm {
     /// A VM with nothing.
     pub(crate) fn create(vcpus: u64) -> Result<Self, Failure> {
         let handle = pool::fed(|| calls::vm_create(VM_PROTECTED, vcpus))?.value("VM_CREATE")?;
-        Ok(Self { handle, folios: Vec::new(), console: Vec::new(), refuses_unshare: false, shared: [0; 2] })
+        Ok(Self {
+            handle,
+            folios: Vec::new(),
+            console: Vec::new(),
+            refuses_unshare: false,
+            shared: [0; 2],
+        })
     }
 
     /// A VM with RAM, a GIC and its vCPUs, all but the first off; not started.
@@ -98,7 +104,9 @@ impl Vm {
         let boot = Folio::take_pinned(0)?;
         let page = BootPage::new(test);
         // SAFETY: a BootPage is plain words and bytes without padding.
-        let bytes = unsafe { core::slice::from_raw_parts((&raw const page).cast::<u8>(), size_of::<BootPage>()) };
+        let bytes = unsafe {
+            core::slice::from_raw_parts((&raw const page).cast::<u8>(), size_of::<BootPage>())
+        };
         store(&boot, 0, bytes)?;
         vm.donate(RAM_GFN, boot)?;
         for (gfn, chunk) in (port::IMAGE / FRAME..).zip(guest_image()?.chunks(bytes::size(FRAME))) {
@@ -116,7 +124,9 @@ impl Vm {
 
     /// Sets a register of vCPU 0.
     pub(crate) fn set_register(&self, register: u64, value: u64) -> Outcome {
-        calls::vcpu_set_register(self.handle, 0, register, value).done("VCPU_SET_REGISTER").map(|_| ())
+        calls::vcpu_set_register(self.handle, 0, register, value)
+            .done("VCPU_SET_REGISTER")
+            .map(|_| ())
     }
 
     /// Gives a pinned folio to the guest.
@@ -145,11 +155,16 @@ impl Vm {
 
     /// Runs a vCPU once, with an alarm that brings it back after 100 ms; serves the interrupts that came.
     pub(crate) fn run(&self, vcpu: u64, answer: u64) -> Result<Exit, Failure> {
+        exit_of(self.try_run(vcpu, answer))
+    }
+
+    /// The same for a run that may be refused.
+    pub(crate) fn try_run(&self, vcpu: u64, answer: u64) -> Reply {
         timer::arm_physical(timer::now() + timer::milliseconds(100));
         let reply = calls::vcpu_run(self.handle, vcpu, answer);
         while gic::serve().is_some() {}
         timer::stop_physical();
-        exit_of(reply)
+        reply
     }
 
     /// Runs a vCPU until something comes that the test must see.
@@ -157,7 +172,10 @@ impl Vm {
         let mut answer = answer;
         let deadline = timer::now() + timer::milliseconds(PATIENCE);
         loop {
-            check!(timer::now() < deadline, "the guest was silent for {PATIENCE} ms");
+            check!(
+                timer::now() < deadline,
+                "the guest was silent for {PATIENCE} ms"
+            );
             let exit = self.run(vcpu, answer)?;
             answer = 0;
             let [first, second, third] = exit.details;
@@ -167,7 +185,9 @@ impl Vm {
                 ExitReason::MemoryFault => self.give_page(first)?,
                 ExitReason::MmioWrite if first == console::UART => self.print(third),
                 ExitReason::MmioWrite if first == port::TELL => return Ok(Event::Told(third)),
-                ExitReason::MmioWrite if first == port::VERDICT => return Ok(Event::Verdict(third == 0)),
+                ExitReason::MmioWrite if first == port::VERDICT => {
+                    return Ok(Event::Verdict(third == 0));
+                }
                 ExitReason::MmioRead if first == port::ASK => return Ok(Event::Asked),
                 ExitReason::Shared => self.shared(first, second)?,
                 ExitReason::UnshareRequest => answer = self.unshare(first, second)?,
@@ -184,7 +204,10 @@ impl Vm {
     }
 
     fn give_page(&mut self, gfn: u64) -> Outcome {
-        check!(self.folio(gfn).is_err(), "MEMORY_FAULT for gfn {gfn:#x}, which the guest has");
+        check!(
+            self.folio(gfn).is_err(),
+            "MEMORY_FAULT for gfn {gfn:#x}, which the guest has"
+        );
         let folio = Folio::take_pinned(0)?;
         self.donate(gfn, folio)
     }
@@ -217,7 +240,10 @@ impl Vm {
         if byte != b'\n' && self.console.len() < 200 {
             self.console.push(byte);
         } else {
-            line!("#   guest: {}", core::str::from_utf8(&self.console).unwrap_or("not UTF-8"));
+            line!(
+                "#   guest: {}",
+                core::str::from_utf8(&self.console).unwrap_or("not UTF-8")
+            );
             self.console.clear();
         }
     }
@@ -225,13 +251,21 @@ impl Vm {
     /// Lets the puppet do one thing; gives the words that it told.
     pub(crate) fn does(&mut self, command: Command) -> Result<[u64; 4], Failure> {
         let (words, count, results) = command.words();
-        check_eq!(self.next(0, 0)?, Event::Asked, "the puppet's first question for {command:?}");
+        check_eq!(
+            self.next(0, 0)?,
+            Event::Asked,
+            "the puppet's first question for {command:?}"
+        );
         let mut told = [0; 4];
         let mut place = 0;
         for (number, word) in (1..).zip(words.iter().take(count)) {
             let event = self.next(0, *word)?;
             if number < count {
-                check_eq!(event, Event::Asked, "question {number} of the puppet for {command:?}");
+                check_eq!(
+                    event,
+                    Event::Asked,
+                    "question {number} of the puppet for {command:?}"
+                );
             } else {
                 place = self.told(event, &mut told, place, command)?;
             }
@@ -243,14 +277,29 @@ impl Vm {
         Ok(told)
     }
 
-    fn told(&self, event: Event, told: &mut [u64; 4], place: usize, command: Command) -> Result<usize, Failure> {
+    fn told(
+        &self,
+        event: Event,
+        told: &mut [u64; 4],
+        place: usize,
+        command: Command,
+    ) -> Result<usize, Failure> {
         match (event, told.get_mut(place)) {
             (Event::Told(word), Some(slot)) => {
                 *slot = word;
                 Ok(place + 1)
             }
-            (Event::Exit(Exit { reason: ExitReason::SystemOff, .. }), _) if command == Command::Off => Ok(place),
-            (event, _) => Err(Failure::new(format_args!("VM {:#x}: {event:x?} while it did {command:x?}", self.handle))),
+            (
+                Event::Exit(Exit {
+                    reason: ExitReason::SystemOff,
+                    ..
+                }),
+                _,
+            ) if command == Command::Off => Ok(place),
+            (event, _) => Err(Failure::new(format_args!(
+                "VM {:#x}: {event:x?} while it did {command:x?}",
+                self.handle
+            ))),
         }
     }
 
@@ -322,8 +371,13 @@ impl Drop for Vm {
 pub(crate) fn exit_of(reply: Reply) -> Result<Exit, Failure> {
     let [number, first, second, third, ..] = reply.done("VCPU_RUN")?;
     match ExitReason::from_number(number) {
-        Some(reason) => Ok(Exit { reason, details: [first, second, third] }),
-        None => Err(Failure::new(format_args!("VCPU_RUN gave exit reason {number}"))),
+        Some(reason) => Ok(Exit {
+            reason,
+            details: [first, second, third],
+        }),
+        None => Err(Failure::new(format_args!(
+            "VCPU_RUN gave exit reason {number}"
+        ))),
     }
 }
 
@@ -336,11 +390,17 @@ pub(crate) fn reclaim(handle: u64, gfn: u64, count: u64) -> Outcome {
         if reply.is(Status::Again) {
             done += step;
         } else {
-            check_eq!(reply.value("MEM_RECLAIM")?, count - done, "frames that MEM_RECLAIM did");
+            check_eq!(
+                reply.value("MEM_RECLAIM")?,
+                count - done,
+                "frames that MEM_RECLAIM did"
+            );
             return Ok(());
         }
     }
-    Err(Failure::new(format_args!("MEM_RECLAIM of {count} frames does not end")))
+    Err(Failure::new(format_args!(
+        "MEM_RECLAIM of {count} frames does not end"
+    )))
 }
 
 /// Waits until the counter reaches `deadline`, at most 10 ms.
@@ -358,7 +418,11 @@ pub(crate) fn store(folio: &Folio, offset: u64, bytes: &[u8]) -> Outcome {
         for (byte, value) in word.iter_mut().zip(chunk) {
             *byte = *value;
         }
-        check!(folio.write(place, u64::from_le_bytes(word)).is_ok(), "pfn {:#x} aborts", folio.pfn());
+        check!(
+            folio.write(place, u64::from_le_bytes(word)).is_ok(),
+            "pfn {:#x} aborts",
+            folio.pfn()
+        );
     }
     Ok(())
 }
@@ -366,8 +430,14 @@ pub(crate) fn store(folio: &Folio, offset: u64, bytes: &[u8]) -> Outcome {
 /// The guest image that was loaded as the initrd.
 fn guest_image() -> Result<&'static [u8], Failure> {
     let range = &platform::machine().guest;
-    check!(!range.is_empty(), "no guest image; give guest.img as the initrd");
-    check!(range.end - range.start < frames::COUNT * FRAME, "the guest image is too large");
+    check!(
+        !range.is_empty(),
+        "no guest image; give guest.img as the initrd"
+    );
+    check!(
+        range.end - range.start < frames::COUNT * FRAME,
+        "the guest image is too large"
+    );
     let first = core::ptr::with_exposed_provenance(bytes::size(range.start));
     // SAFETY: the device tree says that the initrd is there, and nothing writes it.
     Ok(unsafe { core::slice::from_raw_parts(first, bytes::size(range.end - range.start)) })

@@ -31,7 +31,11 @@ fn passes(test: &str, vcpus: u64, partner: Partner) -> Outcome {
             Event::Told(_) | Event::Asked => answer = partner(&vm, event),
             Event::Exit(exit) => match exit.reason {
                 ExitReason::SystemOff | ExitReason::SystemReset => {
-                    check_eq!(passed, Some(true), "the guest's verdict (it says why above)");
+                    check_eq!(
+                        passed,
+                        Some(true),
+                        "the guest's verdict (it says why above)"
+                    );
                     return vm.end();
                 }
                 ExitReason::CpuOn => {
@@ -39,14 +43,23 @@ fn passes(test: &str, vcpus: u64, partner: Partner) -> Outcome {
                     others_on |= 1 << index;
                 }
                 ExitReason::Kick => (),
-                ExitReason::Interrupt | ExitReason::Wfi | ExitReason::MemoryFault | ExitReason::MmioRead | ExitReason::MmioWrite
-                | ExitReason::Shared | ExitReason::UnshareRequest | ExitReason::PoweredOff | ExitReason::Crashed => {
+                ExitReason::Interrupt
+                | ExitReason::Wfi
+                | ExitReason::MemoryFault
+                | ExitReason::MmioRead
+                | ExitReason::MmioWrite
+                | ExitReason::Shared
+                | ExitReason::UnshareRequest
+                | ExitReason::PoweredOff
+                | ExitReason::Crashed => {
                     return Err(Failure::new(format_args!("{test}: {event:x?}")));
                 }
             },
         }
     }
-    Err(Failure::new(format_args!("{test}: a million events without an end")))
+    Err(Failure::new(format_args!(
+        "{test}: a million events without an end"
+    )))
 }
 
 /// Runs the other vCPUs that are on until they are off or told something.
@@ -61,9 +74,17 @@ fn run_others(vm: &mut Vm, vcpus: u64, on: u64) -> Result<u64, Failure> {
             match exit.reason {
                 ExitReason::PoweredOff => on &= !(1 << index),
                 ExitReason::Kick => (),
-                ExitReason::Interrupt | ExitReason::Wfi | ExitReason::MemoryFault | ExitReason::MmioRead | ExitReason::MmioWrite
-                | ExitReason::Shared | ExitReason::UnshareRequest | ExitReason::CpuOn | ExitReason::SystemOff
-                | ExitReason::SystemReset | ExitReason::Crashed => {
+                ExitReason::Interrupt
+                | ExitReason::Wfi
+                | ExitReason::MemoryFault
+                | ExitReason::MmioRead
+                | ExitReason::MmioWrite
+                | ExitReason::Shared
+                | ExitReason::UnshareRequest
+                | ExitReason::CpuOn
+                | ExitReason::SystemOff
+                | ExitReason::SystemReset
+                | ExitReason::Crashed => {
                     return Err(Failure::new(format_args!("vCPU {index}: {exit:x?}")));
                 }
             }

@@ -12,7 +12,9 @@ use crate::platform;
 const HOST: u16 = 0x4057;
 
 fn is_a_call(id: u32) -> bool {
-    HostCall::TABLE.iter().any(|call| u64::from(id) == FUNCTION_BASE + call.number)
+    HostCall::TABLE
+        .iter()
+        .any(|call| u64::from(id) == FUNCTION_BASE + call.number)
 }
 
 tests! { "interface":

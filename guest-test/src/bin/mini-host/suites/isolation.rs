@@ -17,13 +17,22 @@ use crate::vm::{SCRATCH_GFN, Vm};
 /// The fault is the one that EL2 injects for this access.
 fn injected(found: Result<u64, Fault>, address: u64, write: bool) -> Outcome {
     match found {
-        Ok(word) => Err(guest_test::tap::Failure::new(format_args!("{address:#x} is not refused (found {word:#x})"))),
+        Ok(word) => Err(guest_test::tap::Failure::new(format_args!(
+            "{address:#x} is not refused (found {word:#x})"
+        ))),
         Err(fault) => {
             check!(fault.is_data_abort(), "{address:#x}: class of {fault:x?}");
-            check!(fault.has_hypervisor_mark(), "{address:#x}: no mark in {fault:x?}");
+            check!(
+                fault.has_hypervisor_mark(),
+                "{address:#x}: no mark in {fault:x?}"
+            );
             check_eq!(fault.far, address, "FAR");
             check_eq!(fault.is_write(), write, "WnR in {fault:x?}");
-            check_eq!(fault.esr & 0x3c, 4, "translation fault status of {fault:x?}");
+            check_eq!(
+                fault.esr & 0x3c,
+                4,
+                "translation fault status of {fault:x?}"
+            );
             Ok(())
         }
     }
@@ -43,7 +52,11 @@ fn touch_until_refused(argument: u64) -> u64 {
     let (address, writes) = (argument & !1, argument & 1 != 0);
     loop {
         let stage = STAGE.load(Ordering::Acquire);
-        let found = if writes { write(address, 0xbad) } else { memory_probe::read(address) };
+        let found = if writes {
+            write(address, 0xbad)
+        } else {
+            memory_probe::read(address)
+        };
         WARM.fetch_add(1, Ordering::Release);
         if stage == 1 {
             return u64::from(found.is_err_and(Fault::has_hypervisor_mark));
@@ -59,8 +72,15 @@ fn other_cpu(writes: bool) -> Outcome {
     STAGE.store(0, Ordering::Release);
     WARM.store(0, Ordering::Release);
     let cpus = 1..smp::cpus();
-    let jobs: alloc::vec::Vec<_> =
-        cpus.map(|cpu| smp::begin(cpu, touch_until_refused, folio.address() | u64::from(writes))).collect();
+    let jobs: alloc::vec::Vec<_> = cpus
+        .map(|cpu| {
+            smp::begin(
+                cpu,
+                touch_until_refused,
+                folio.address() | u64::from(writes),
+            )
+        })
+        .collect();
     while WARM.load(Ordering::Acquire) < 1000 {
         core::hint::spin_loop();
     }
@@ -249,7 +269,8 @@ fn frames_around(block: &Folio) -> Outcome {
     crate::frames::register()?;
     crate::frames::set_pin(middle, pinfold_abi::pin_word::donatable(0));
     let handle = vm.handle();
-    crate::pool::fed(|| calls::mem_donate(handle, SCRATCH_GFN, middle, 1, 0))?.done("MEM_DONATE")?;
+    crate::pool::fed(|| calls::mem_donate(handle, SCRATCH_GFN, middle, 1, 0))?
+        .done("MEM_DONATE")?;
     for frame in 0..block.frames() {
         let found = block.read(frame * FRAME + 16);
         if frame == 200 {

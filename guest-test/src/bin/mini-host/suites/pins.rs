@@ -18,7 +18,10 @@ fn refused_with(vm: &Vm, folio: &Folio, order: u8, word: u32) -> Outcome {
     check_eq!(found.index, 0, "index");
     check_eq!(found.pin, u64::from(word), "pin word found");
     expect_state(folio.pfn(), State::Host, "after a refusal")?;
-    check!(folio.write(0, 7).is_ok(), "the host lost a frame that it did not donate");
+    check!(
+        folio.write(0, 7).is_ok(),
+        "the host lost a frame that it did not donate"
+    );
     Ok(())
 }
 

@@ -9,7 +9,8 @@ use crate::{platform, smp};
 
 /// Level of the CPU, and whether a frame of EL2's can be read.
 fn look_around(el2_frame: u64) -> u64 {
-    let refused = memory_probe::read(el2_frame << 12).is_err_and(guest_test::probe::Fault::has_hypervisor_mark);
+    let refused = memory_probe::read(el2_frame << 12)
+        .is_err_and(guest_test::probe::Fault::has_hypervisor_mark);
     start::exception_level() | u64::from(refused) << 8
 }
 
@@ -21,7 +22,9 @@ pub(super) fn el2_frame() -> Result<u64, guest_test::tap::Failure> {
             return Ok(pfn);
         }
     }
-    Err(guest_test::tap::Failure::new(format_args!("no frame of RAM is EL2's")))
+    Err(guest_test::tap::Failure::new(format_args!(
+        "no frame of RAM is EL2's"
+    )))
 }
 
 tests! { "processors":

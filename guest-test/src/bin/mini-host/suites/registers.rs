@@ -16,7 +16,12 @@ const GUEST: u16 = 0x6e57;
 /// One `VCPU_RUN` with canaries in every register of the host's that the call does not use.
 fn guarded_run(vm: &Vm, answer: u64) -> Result<Exit, Failure> {
     let mut canaries = Canaries::of(HOST);
-    let call = HostCall::VcpuRun { vm: Handle(vm.handle()), vcpu: VcpuIndex(0), answer: Value(answer) }.encode();
+    let call = HostCall::VcpuRun {
+        vm: Handle(vm.handle()),
+        vcpu: VcpuIndex(0),
+        answer: Value(answer),
+    }
+    .encode();
     for (place, word) in canaries.x.iter_mut().zip(call).take(4) {
         *place = word;
     }
@@ -31,8 +36,13 @@ fn guarded_run(vm: &Vm, answer: u64) -> Result<Exit, Failure> {
     // SAFETY: these are the values that were there.
     unsafe { canary::write_system_registers(&own) };
     judge(&canaries, &before)?;
-    for ((name, mask), (found, wanted)) in SYSTEM_REGISTERS.iter().zip(system_after.iter().zip(system)) {
-        check!(found & mask == wanted, "{name} is {found:#x}, was {wanted:#x}");
+    for ((name, mask), (found, wanted)) in
+        SYSTEM_REGISTERS.iter().zip(system_after.iter().zip(system))
+    {
+        check!(
+            found & mask == wanted,
+            "{name} is {found:#x}, was {wanted:#x}"
+        );
     }
     exit_of(Reply::of(&canaries.x))
 }
@@ -43,13 +53,27 @@ fn judge(after: &Canaries, before: &Canaries) -> Outcome {
     let written = reason == ExitReason::MmioWrite.number();
     for (register, (found, wanted)) in after.x.iter().zip(before.x).enumerate() {
         let allowed = register == 5 && written && *found == value;
-        check!(allowed || !canary::belongs_to(GUEST, *found), "x{register} is the guest's {found:#x}");
-        check!(register <= 6 || *found == wanted, "x{register} is {found:#x}, was {wanted:#x}");
+        check!(
+            allowed || !canary::belongs_to(GUEST, *found),
+            "x{register} is the guest's {found:#x}"
+        );
+        check!(
+            register <= 6 || *found == wanted,
+            "x{register} is {found:#x}, was {wanted:#x}"
+        );
     }
     for (register, (found, wanted)) in after.v.iter().zip(before.v).enumerate() {
-        check!(*found == wanted, "v{register} is {found:#x}, was {wanted:#x}");
+        check!(
+            *found == wanted,
+            "v{register} is {found:#x}, was {wanted:#x}"
+        );
     }
-    check!(after.fp == before.fp, "FPCR and FPSR are {:x?}, were {:x?}", after.fp, before.fp);
+    check!(
+        after.fp == before.fp,
+        "FPCR and FPSR are {:x?}, were {:x?}",
+        after.fp,
+        before.fp
+    );
     Ok(())
 }
 
@@ -71,8 +95,15 @@ fn guarded(test: &str) -> Outcome {
             }
             ExitReason::MmioWrite if first == console::UART || first == port::TELL => (),
             ExitReason::MmioRead if first == port::ASK => answer = canary::value(HOST, 0x300),
-            ExitReason::MmioRead | ExitReason::MmioWrite | ExitReason::Shared | ExitReason::UnshareRequest | ExitReason::CpuOn
-            | ExitReason::PoweredOff | ExitReason::SystemOff | ExitReason::SystemReset | ExitReason::Crashed => {
+            ExitReason::MmioRead
+            | ExitReason::MmioWrite
+            | ExitReason::Shared
+            | ExitReason::UnshareRequest
+            | ExitReason::CpuOn
+            | ExitReason::PoweredOff
+            | ExitReason::SystemOff
+            | ExitReason::SystemReset
+            | ExitReason::Crashed => {
                 return Err(Failure::new(format_args!("{exit:x?}")));
             }
         }

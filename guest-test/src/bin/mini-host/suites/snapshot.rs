@@ -50,7 +50,10 @@ pub(crate) fn ram() -> Result<Ram, Failure> {
     if let Some(ram) = RAM.get() {
         return Ok(*ram);
     }
-    let known = platform::machine().memory.first().map_or(0, |range| range.start >> 12);
+    let known = platform::machine()
+        .memory
+        .first()
+        .map_or(0, |range| range.start >> 12);
     let mut first = known & !0x1ff;
     while state(first - 512)? != Some(State::NotRam) {
         first -= 512;
@@ -59,7 +62,10 @@ pub(crate) fn ram() -> Result<Ram, Failure> {
     while state(end)? != Some(State::NotRam) {
         end += 512;
     }
-    Ok(*RAM.call_once(|| Ram { first, count: end - first }))
+    Ok(*RAM.call_once(|| Ram {
+        first,
+        count: end - first,
+    }))
 }
 
 impl Snapshot {
@@ -74,7 +80,11 @@ impl Snapshot {
         }
         let census = calls::folio_census().done("FOLIO_CENSUS")?;
         let [free, donated, ..] = calls::pool_status().done("POOL_STATUS")?;
-        Ok(Self { census, digest, pool: [free, donated] })
+        Ok(Self {
+            census,
+            digest,
+            pool: [free, donated],
+        })
     }
 
     /// Fails if anything is different now.
