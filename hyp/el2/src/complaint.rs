@@ -30,6 +30,10 @@ pub(crate) enum Complaint {
 }
 
 impl fmt::Display for Complaint {
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one arm for each line that can be printed"
+    )]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Image { start } => {

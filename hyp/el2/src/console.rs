@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use log::{LevelFilter, Log, Metadata, Record};
 use spin::mutex::TicketMutex;
-use tock_registers::interfaces::{Readable, Writeable};
+use tock_registers::interfaces::{ReadWriteable, Readable, Writeable};
 use tock_registers::registers::{ReadOnly, ReadWrite};
 use tock_registers::{register_bitfields, register_structs};
 
@@ -20,6 +20,10 @@ register_bitfields! {
     Flags [
         TransmitFifoFull OFFSET(5) NUMBITS(1) [],
     ],
+    Control [
+        Enable OFFSET(0) NUMBITS(1) [],
+        TransmitEnable OFFSET(8) NUMBITS(1) [],
+    ],
 }
 
 register_structs! {
@@ -27,7 +31,9 @@ register_structs! {
         (0x00 => data: ReadWrite<u32>),
         (0x04 => _reserved),
         (0x18 => flags: ReadOnly<u32, Flags::Register>),
-        (0x1c => @END),
+        (0x1c => _line_settings),
+        (0x30 => control: ReadWrite<u32, Control::Register>),
+        (0x34 => @END),
     }
 }
 
@@ -87,8 +93,16 @@ impl Log for Lines {
     fn flush(&self) {}
 }
 
+/// Switches the UART on: no firmware has done it, and the host may have undone it.
+pub(crate) fn switch_on() {
+    registers()
+        .control
+        .modify(Control::Enable::SET + Control::TransmitEnable::SET);
+}
+
 /// Makes `log` speak.
 pub(crate) fn set_up() {
+    switch_on();
     if log::set_logger(&Lines).is_ok() {
         log::set_max_level(LevelFilter::Info);
     }
@@ -100,4 +114,5 @@ pub(crate) fn set_up() {
 /// A PL011's registers are mapped there as device memory and stay so.
 pub(crate) unsafe fn use_uart_at(base: usize) {
     BASE.store(base, Ordering::Relaxed);
+    switch_on();
 }

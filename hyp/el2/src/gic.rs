@@ -27,6 +27,9 @@ const TIMER: u32 = 1 << VIRTUAL_TIMER_INTID;
 
 /// Bytes of one redistributor: `RD_base` and `SGI_base`.
 const REDISTRIBUTOR: usize = 0x2_0000;
+/// `GICR_TYPER`'s lower half, and its field Last.
+const TYPER: usize = 0x8;
+const TYPER_LAST: u32 = 1 << 4;
 /// `GICR_TYPER`'s upper half: the affinity.
 const TYPER_AFFINITY: usize = 0xc;
 /// `SGI_base`.
@@ -67,16 +70,20 @@ impl Redistributor {
 
 /// Notes which redistributor is which CPU's. `ranges` are mapped as device memory, and stay so.
 pub(crate) fn set_redistributors(ranges: impl Iterator<Item = Bytes>) {
-    for frame in
-        ranges.flat_map(|range| (narrow(range.start)..narrow(range.end)).step_by(REDISTRIBUTOR))
-    {
-        let affinity = Redistributor(frame).read(TYPER_AFFINITY);
-        let [aff0, aff1, aff2, aff3] = affinity.to_le_bytes();
-        let mpidr = u64::from(u32::from_le_bytes([aff0, aff1, aff2, 0])) | u64::from(aff3) << 32;
-        let cpu =
-            percpu::by_affinity(mpidr & AFFINITY).and_then(|cpu| REDISTRIBUTORS.get(cpu.index()));
-        if let Some(place) = cpu {
-            place.store(frame, Ordering::Relaxed);
+    for range in ranges {
+        for frame in (narrow(range.start)..narrow(range.end)).step_by(REDISTRIBUTOR) {
+            let redistributor = Redistributor(frame);
+            let [aff0, aff1, aff2, aff3] = redistributor.read(TYPER_AFFINITY).to_le_bytes();
+            let mpidr =
+                u64::from(u32::from_le_bytes([aff0, aff1, aff2, 0])) | u64::from(aff3) << 32;
+            let cpu = percpu::by_affinity(mpidr & AFFINITY);
+            if let Some(place) = cpu.and_then(|cpu| REDISTRIBUTORS.get(cpu.index())) {
+                place.store(frame, Ordering::Relaxed);
+            }
+            // Behind the last there may be nothing that answers.
+            if redistributor.read(TYPER) & TYPER_LAST != 0 {
+                break;
+            }
         }
     }
 }

@@ -13,8 +13,6 @@ use core::ptr::NonNull;
 use buddy_system_allocator::Heap;
 use spin::mutex::{TicketMutex, TicketMutexGuard};
 
-use crate::cache;
-
 /// Bytes of a frame.
 const FRAME: usize = 4096;
 /// Frames kept back for stage-1 tables.
@@ -204,16 +202,11 @@ pub(crate) unsafe fn add_given_frame(frame: usize) {
     unsafe { pool().given.add_to_heap(frame, frame + FRAME) };
 }
 
-/// A free frame out of those that the host gave.
+/// A free frame out of those that the host gave, with links of the heap in it.
 pub(crate) fn take_given_frame() -> Option<usize> {
     let mut pool = pool();
     let frame = pool.given.alloc(ONE).ok()?;
-    let address = frame.as_ptr().expose_provenance();
-    drop(pool);
-    // The heap's links are EL2 addresses: none of the host's business.
-    clear(frame, FRAME);
-    cache::clean(address, FRAME);
-    Some(address)
+    Some(frame.as_ptr().expose_provenance())
 }
 
 /// How many frames' worth of bytes are free.

@@ -93,13 +93,13 @@ impl Machine for El2Machine {
     fn wipe(&mut self, frame: Pfn) {
         // SAFETY: the window maps the frame writable and nothing refers into it.
         mmu::with_window(address(frame), Access::Data, |window| unsafe {
-            cache::clear_frame(window)
+            cache::clear_frame(window);
         });
     }
 
     fn clean(&mut self, frame: Pfn) {
         mmu::with_window(address(frame), Access::Data, |window| {
-            cache::clean_and_invalidate(window, FRAME)
+            cache::clean_and_invalidate(window, FRAME);
         });
     }
 

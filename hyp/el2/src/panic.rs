@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use aarch64_cpu::registers::{ELR_EL2, ESR_EL2, FAR_EL2, HPFAR_EL2, SPSR_EL2};
 
-use crate::console::Uart;
+use crate::console::{self, Uart};
 use crate::percpu::{self, PerCpu, SLOT_BYTES, STACKS};
 use crate::sysreg::Readable;
 use crate::width::narrow;
@@ -98,6 +98,7 @@ fn begin() -> &'static PerCpu {
         psci::park();
     }
     empty_host_stage2();
+    console::switch_on();
     cpu
 }
 
@@ -119,8 +120,8 @@ fn frame_pointer() -> usize {
     let pointer: usize;
     // SAFETY: reads a register.
     unsafe {
-        core::arch::asm!("mov {}, x29", out(reg) pointer, options(nomem, nostack, preserves_flags))
-    };
+        core::arch::asm!("mov {}, x29", out(reg) pointer, options(nomem, nostack, preserves_flags));
+    }
     pointer
 }
 

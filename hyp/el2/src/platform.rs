@@ -112,7 +112,7 @@ pub(crate) fn wants_semihosting(tree: &Tree<'_>) -> bool {
 /// Reads the facts.
 pub(crate) fn read<'a>(tree: &Tree<'a>) -> Result<Platform<'a>, Complaint> {
     two_cells(tree)?;
-    let top = &Vec::from_iter(tree.top());
+    let top: &Vec<_> = &tree.top().filter(|node| is_enabled(*node)).collect();
     psci(top)?;
     let (kernel, kernel_arguments, initramfs) = modules(top)?;
     Ok(Platform {
@@ -129,6 +129,12 @@ pub(crate) fn read<'a>(tree: &Tree<'a>) -> Result<Platform<'a>, Complaint> {
 
 /// The children of the root, found once: `fdt` walks the tree for each.
 type Top<'b, 'a> = [FdtNode<'b, 'a>];
+
+/// Whether the node is for us: what belongs to the secure world is "disabled" here.
+fn is_enabled(node: FdtNode<'_, '_>) -> bool {
+    node.property("status")
+        .is_none_or(|status| has_string(status.value, "okay") || has_string(status.value, "ok"))
+}
 
 fn compatible<'b, 'a>(top: &Top<'b, 'a>, wanted: &[&str]) -> Option<FdtNode<'b, 'a>> {
     top.iter()
@@ -237,9 +243,17 @@ fn cpus(top: &Top<'_, '_>) -> Result<Vec<u64>, Complaint> {
     Ok(cpus)
 }
 
+/// The PL011 that `/chosen` names as the console, or the first.
 fn uart(top: &Top<'_, '_>) -> Result<u64, Complaint> {
-    let node = compatible(top, &["arm,pl011"]);
-    let place = node
+    let path = named(top, "chosen")
+        .and_then(|chosen| chosen.property("stdout-path"))
+        .and_then(NodeProperty::as_str)
+        .and_then(|path| path.split(':').next());
+    let chosen = path
+        .and_then(|path| named(top, path.trim_start_matches('/')))
+        .filter(|node| is_compatible(*node, "arm,pl011"));
+    let place = chosen
+        .or_else(|| compatible(top, &["arm,pl011"]))
         .and_then(first_pair)
         .filter(|place| place.start % 4096 == 0 && in_range(*place));
     place.map(|place| place.start).ok_or(Complaint::NodeMissing(

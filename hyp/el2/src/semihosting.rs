@@ -24,7 +24,7 @@ pub(crate) fn exit_if_wanted(code: u64) {
         let block = [APPLICATION_EXIT, code];
         // SAFETY: QEMU reads the block, which lives across the call, and does not return.
         unsafe {
-            asm!("hlt #0xf000", in("x0") EXIT, in("x1") block.as_ptr(), options(nostack, readonly))
-        };
+            asm!("hlt #0xf000", in("x0") EXIT, in("x1") block.as_ptr(), options(nostack, readonly));
+        }
     }
 }

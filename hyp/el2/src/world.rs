@@ -398,9 +398,9 @@ impl World {
         self.lists = gic::write_lists(lists, self.lists);
         if lists.timer_held != self.timer_held {
             if lists.timer_held {
-                gic::hold_timer()
+                gic::hold_timer();
             } else {
-                gic::release_timer()
+                gic::release_timer();
             }
             self.timer_held = lists.timer_held;
         }
