@@ -114,6 +114,7 @@ pub(crate) fn read<'a>(tree: &Tree<'a>) -> Result<Platform<'a>, Complaint> {
     two_cells(tree)?;
     let top: &Vec<_> = &tree.top().filter(|node| is_enabled(*node)).collect();
     psci(top)?;
+    timer(top)?;
     let (kernel, kernel_arguments, initramfs) = modules(top)?;
     Ok(Platform {
         ram: ram(top)?,
@@ -176,6 +177,19 @@ fn psci(top: &Top<'_, '_>) -> Result<(), Complaint> {
         Some(method) if has_string(method.value, "smc") => Ok(()),
         Some(_) | None => Err(Complaint::Psci),
     }
+}
+
+/// The host needs the second of the timer's interrupts, that of the physical timer of EL1.
+fn timer(top: &Top<'_, '_>) -> Result<(), Complaint> {
+    let interrupts =
+        compatible(top, &["arm,armv8-timer"]).and_then(|node| node.property("interrupts"));
+    if interrupts.is_some_and(|interrupts| cells(interrupts.value).count() >= 12) {
+        return Ok(());
+    }
+    Err(Complaint::NodeMissing(
+        "timer with its interrupts",
+        "give the device tree that QEMU makes",
+    ))
 }
 
 fn ram(top: &Top<'_, '_>) -> Result<Vec<Bytes>, Complaint> {
