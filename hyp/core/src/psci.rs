@@ -187,7 +187,9 @@ impl PowerStates {
     /// The vCPUs that are on, one bit each.
     #[must_use]
     pub fn on(&self) -> u64 {
-        (0..).zip(self.states).fold(0, |on, (index, state)| on | u64::from(state == Power::On) << index)
+        (0..).zip(self.states).fold(0, |on, (index, state)| {
+            on | u64::from(state == Power::On) << index
+        })
     }
 
     /// Where vCPU `index` starts, if it is to start; it is on from now on.
