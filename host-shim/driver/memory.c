@@ -107,6 +107,23 @@ out_unisolate:
 	return ret;
 }
 
+/*
+ * An exclusive pin is not for every kind of memory.  Say whether it is the kind
+ * (mainline's -EIO: hugetlb, say) or the folio's size.
+ */
+static int pinfold_unpinnable(unsigned long addr)
+{
+	struct page *page;
+	int ret;
+
+	ret = pinfold_pin_page(addr, false, &page);
+	if (ret)
+		return ret;
+	ret = folio_test_swapbacked(page_folio(page)) ? -EOPNOTSUPP : -EIO;
+	unpin_user_page(page);
+	return ret;
+}
+
 static int pinfold_donate(struct pinfold_vm *vm, const struct pinfold_slot *slot, u64 gfn)
 {
 	unsigned long addr = slot->addr + ((gfn - slot->gfn) << PAGE_SHIFT);
@@ -118,6 +135,8 @@ static int pinfold_donate(struct pinfold_vm *vm, const struct pinfold_slot *slot
 	if (ret)
 		return ret;
 	ret = pinfold_pin_page(addr, true, &page);
+	if (ret == -EOPNOTSUPP)
+		ret = pinfold_unpinnable(addr);
 	if (ret)
 		goto out_unaccount;
 
@@ -149,9 +168,9 @@ out_unaccount:
  * @gfn: the guest frame
  *
  * Return: 0, also if another vCPU was faster; -EFAULT outside of the slots or
- * where nothing is mapped, -EBUSY if somebody else holds the page, -ENOMEM
- * also for RLIMIT_MEMLOCK, -EIO for memory that is not swap-backed,
- * -EOPNOTSUPP for memory that cannot be isolated.
+ * where nothing is mapped that can be pinned for long, -EBUSY if somebody else
+ * holds the page, -ENOMEM also for RLIMIT_MEMLOCK, -EIO for memory that is not
+ * swap-backed, -EOPNOTSUPP for a large folio.
  */
 int pinfold_memory_fault(struct pinfold_vm *vm, u64 gfn)
 {

@@ -74,4 +74,79 @@ guest_share:
 	.globl	guest_share_end
 guest_share_end:
 
+	/*
+	 * Waits for interrupts, and says which.  x2 is the distributor, x3 the
+	 * redistributor.  SPI 33 is edge-triggered, 34 level-sensitive; x4 is 0
+	 * to wait by WFI, 1 to spin.
+	 */
+	.balign 8
+	.globl	guest_irq
+guest_irq:
+	mov	w0, #1
+	msr	s3_0_c12_c12_5, x0	// ICC_SRE_EL1
+	isb
+	mov	w0, #0xff
+	msr	s3_0_c4_c6_0, x0	// ICC_PMR_EL1
+	mov	w0, #1
+	msr	s3_0_c12_c12_7, x0	// ICC_IGRPEN1_EL1
+	mov	w0, #0x12		// GICD_CTLR: ARE, group 1
+	str	w0, [x2]
+	mov	w0, #-1
+	str	w0, [x2, #0x84]		// GICD_IGROUPR1
+	mov	w0, #0x8		// GICD_ICFGR2: 33 is edge-triggered
+	str	w0, [x2, #0xc08]
+	mov	w0, #0x6		// GICD_ISENABLER1: 33 and 34
+	str	w0, [x2, #0x104]
+	isb
+	str	wzr, [x1]		// ready
+1:	cbnz	x4, 2f
+	wfi
+2:	mrs	x0, s3_0_c12_c12_0	// ICC_IAR1_EL1
+	cmp	w0, #1020
+	b.hs	1b
+	str	w0, [x1]
+	msr	s3_0_c12_c12_1, x0	// ICC_EOIR1_EL1
+	isb
+	b	1b
+	.globl	guest_irq_end
+guest_irq_end:
+
+	/*
+	 * Two vCPUs touch the same x3 pages from x2 on, then each says what it
+	 * counted.  The first one starts the second.
+	 */
+	.balign 8
+	.globl	guest_race
+guest_race:
+	mov	x21, x1
+	mov	x22, x2
+	mov	x23, x3
+	ldr	x0, =0xc4000003		// PSCI CPU_ON
+	mov	x1, #1
+	adr	x2, 1f
+	adr	x3, 3f
+	stp	x21, x22, [x3]
+	str	x23, [x3, #16]
+	hvc	#0
+	cbnz	w0, 2f
+	adr	x0, 3f
+1:	ldp	x21, x22, [x0]
+	ldr	x23, [x0, #16]
+	mov	x24, #0
+4:	mov	x1, #1
+	ldr	x5, [x22]
+	str	x1, [x22]
+	add	x22, x22, #4096
+	add	x24, x24, #1
+	subs	x23, x23, #1
+	b.ne	4b
+	mov	x0, x24
+2:	str	w0, [x21]
+	b	.
+	.balign 8
+3:	.quad	0, 0, 0
+	.ltorg
+	.globl	guest_race_end
+guest_race_end:
+
 	.section .note.GNU-stack, "", %progbits

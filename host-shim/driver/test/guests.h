@@ -7,6 +7,8 @@ extern const char guest_mmio[], guest_mmio_end[];
 extern const char guest_wfi[], guest_wfi_end[];
 extern const char guest_spin[], guest_spin_end[];
 extern const char guest_doorbell[], guest_doorbell_end[];
+extern const char guest_irq[], guest_irq_end[];
+extern const char guest_race[], guest_race_end[];
 extern const char guest_share[], guest_share_end[];
 
 #endif /* GUESTS_H */

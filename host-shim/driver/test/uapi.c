@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -16,8 +17,14 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <unistd.h>
+#include <linux/capability.h>
 #include <linux/kvm.h>
 
 #include "../uapi/pinfold.h"
@@ -29,6 +36,8 @@
 #define RAM_PAGES	16
 #define MMIO		0x09000000UL
 #define DOORBELL	0x09001000UL
+#define GICD		0x08000000UL
+#define GICR		0x080a0000UL
 
 #define CORE(name) \
 	(KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE | KVM_REG_ARM_CORE_REG(name))
@@ -575,6 +584,213 @@ static void test_kernel_touch(void)
 	end_vm(&vm);
 }
 
+/* A GICv3 where the guests look for it. */
+static void add_gic(const struct vm *vm)
+{
+	struct kvm_create_device device = { .type = KVM_DEV_TYPE_ARM_VGIC_V3 };
+	__u64 dist = GICD, redist = GICR;
+
+	if (ioctl(vm->fd, KVM_CREATE_DEVICE, &device) ||
+	    device_attr(device.fd, KVM_SET_DEVICE_ATTR, KVM_DEV_ARM_VGIC_GRP_ADDR,
+			KVM_VGIC_V3_ADDR_TYPE_DIST, &dist) ||
+	    device_attr(device.fd, KVM_SET_DEVICE_ATTR, KVM_DEV_ARM_VGIC_GRP_ADDR,
+			KVM_VGIC_V3_ADDR_TYPE_REDIST, &redist) ||
+	    device_attr(device.fd, KVM_SET_DEVICE_ATTR, KVM_DEV_ARM_VGIC_GRP_CTRL,
+			KVM_DEV_ARM_VGIC_CTRL_INIT, NULL))
+		die("GICv3");
+	close(device.fd);
+}
+
+/* Wait until the vCPU's thread is in the guest, or waits for it, most likely. */
+static void settle(void)
+{
+	usleep(50000);
+}
+
+static void *run_thread(void *vm)
+{
+	return (void *)(long)run(vm);
+}
+
+/* Run the vCPU in a thread, meanwhile ring; the guest has to say @number. */
+static bool rings(struct vm *vm, int event, unsigned int number)
+{
+	pthread_t thread;
+	__u64 one = 1;
+	void *ret;
+
+	if (pthread_create(&thread, NULL, run_thread, vm))
+		die("pthread_create");
+	settle();
+	if (event >= 0) {
+		if (write(event, &one, sizeof(one)) != sizeof(one))
+			die("eventfd");
+	} else if (irq_line(vm->fd, KVM_ARM_IRQ_TYPE_SPI, number, 1)) {
+		die("KVM_IRQ_LINE");
+	}
+	pthread_join(thread, &ret);
+	/* The line falls before the guest can end the interrupt. */
+	if (event < 0)
+		irq_line(vm->fd, KVM_ARM_IRQ_TYPE_SPI, number, 0);
+	return !ret && is_mmio(vm, MMIO, 4, true) && mmio_value(vm) == number;
+}
+
+static void test_irq(bool spin)
+{
+	struct vm vm = make_vm(guest_irq, guest_irq_end, MMIO, false);
+	int event = eventfd(0, 0), before;
+
+	add_gic(&vm);
+	set_reg(vm.vcpu, CORE(regs.regs[2]), GICD);
+	set_reg(vm.vcpu, CORE(regs.regs[3]), GICR);
+	set_reg(vm.vcpu, CORE(regs.regs[4]), spin);
+	/* GSI 1 is SPI 1, INTID 33. */
+	check_errno(irqfd(vm.fd, event, 1, 0), 0, "irqfd");
+	check(!run(&vm) && is_mmio(&vm, MMIO, 4, true) && mmio_value(&vm) == 0,
+	      "the guest is ready");
+	check(rings(&vm, -1, 34), spin ? "a line reaches a guest that runs"
+				       : "a line reaches a guest that waits");
+	check(rings(&vm, event, 33), spin ? "an eventfd reaches a guest that runs"
+					  : "an eventfd reaches a guest that waits");
+	before = stats().kicks;
+	check(rings(&vm, event, 33), "and once more");
+	printf("# %lld kicks\n", (long long)stats().kicks - before);
+	close(event);
+	end_vm(&vm);
+}
+
+static void test_race(bool anonymous)
+{
+	struct vm vm = make_vm(guest_race, guest_race_end, MMIO, anonymous);
+	struct vm second = vm;
+	pthread_t thread;
+	void *ret;
+
+	second.vcpu = ioctl(vm.fd, KVM_CREATE_VCPU, 1);
+	second.run = mmap(NULL, vm.run_size, PROT_READ | PROT_WRITE, MAP_SHARED, second.vcpu, 0);
+	vcpu_init(second.vcpu, KVM_ARM_TARGET_GENERIC_V8,
+		  1 << KVM_ARM_VCPU_PSCI_0_2 | 1 << KVM_ARM_VCPU_POWER_OFF, 0);
+	set_reg(vm.vcpu, CORE(regs.regs[3]), RAM_PAGES - 1);
+	if (pthread_create(&thread, NULL, run_thread, &second))
+		die("pthread_create");
+	check(!run(&vm) && is_mmio(&vm, MMIO, 4, true) && mmio_value(&vm) == RAM_PAGES - 1,
+	      "the first vCPU touched all pages");
+	pthread_join(thread, &ret);
+	check(!ret && is_mmio(&second, MMIO, 4, true) && mmio_value(&second) == RAM_PAGES - 1,
+	      "the second, which it started, as well");
+	check(stats().donated == RAM_PAGES, "each page was donated once");
+	munmap(second.run, second.run_size);
+	close(second.vcpu);
+	end_vm(&vm);
+	check(stats().donated == 0 && stats().leaked == 0, "all are back");
+}
+
+static void drop_ipc_lock(void)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2] = {};
+	struct rlimit limit = { PAGE, PAGE };
+
+	if (syscall(SYS_capset, &header, data) || setrlimit(RLIMIT_MEMLOCK, &limit))
+		_exit(3);
+}
+
+/* In a child, with little memory to lock: 0 if the second page gets ENOMEM. */
+static int child_memlock(void)
+{
+	struct vm vm = make_vm(guest_mmio, guest_mmio_end, MMIO, true);
+
+	drop_ipc_lock();
+	if (run(&vm) || run(&vm) || run(&vm))
+		return 1;
+	return !(run(&vm) < 0 && errno == ENOMEM && vm.run->exit_reason == KVM_EXIT_MEMORY_FAULT &&
+		 fault_address(&vm) == RAM + PAGE);
+}
+
+/* In a child, to be killed in the middle of it. */
+static int child_spins(void)
+{
+	struct vm vm = make_vm(guest_spin, guest_spin_end, MMIO, false);
+
+	run(&vm);
+	return 1;
+}
+
+static int in_child(int (*what)(void), bool kill_it)
+{
+	int status;
+	pid_t child;
+
+	fflush(stdout);
+	child = fork();
+	if (!child)
+		_exit(what());
+	if (kill_it) {
+		settle();
+		kill(child, SIGKILL);
+	}
+	if (waitpid(child, &status, 0) != child)
+		die("waitpid");
+	return kill_it ? !WIFSIGNALED(status) : status;
+}
+
+static struct vm inherited;
+
+static int child_uses_inherited(void)
+{
+	return !(ioctl(inherited.fd, KVM_CHECK_EXTENSION, 0) < 0 && errno == EIO &&
+		 ioctl(inherited.vcpu, KVM_RUN, 0) < 0 && errno == EIO &&
+		 touch(inherited.ram, false) == SIGBUS);
+}
+
+static void test_processes(void)
+{
+	inherited = make_vm(guest_mmio, guest_mmio_end, MMIO, true);
+	run(&inherited);
+	check(!in_child(child_uses_inherited, false),
+	      "a child can use neither the VM nor its pages");
+	end_vm(&inherited);
+	check(!in_child(child_memlock, false), "RLIMIT_MEMLOCK counts");
+	check(!in_child(child_spins, true), "a VMM is killed");
+	check(stats().vms == 0 && stats().donated == 0 && stats().leaked == 0,
+	      "its VM is gone, its pages are back");
+}
+
+/* The guest's memory is something that cannot be given. */
+static void test_memory_kinds(void)
+{
+	struct vm vm = make_vm(guest_mmio, guest_mmio_end, MMIO, true);
+	int file;
+
+	mprotect(vm.ram, PAGE, PROT_READ);
+	check_errno(run(&vm), EFAULT, "memory that is read-only");
+	check(vm.run->exit_reason == KVM_EXIT_MEMORY_FAULT, "says where");
+	munmap(vm.ram, PAGE);
+	check_errno(run(&vm), EFAULT, "memory that is not there");
+
+	/* As in mainline, what needs to be written back cannot be pinned for long. */
+	mkdir("/ramfs", 0700);
+	if (mount("none", "/ramfs", "ramfs", 0, NULL))
+		die("mount");
+	file = open("/ramfs/page", O_RDWR | O_CREAT, 0600);
+	if (file < 0 || ftruncate(file, PAGE))
+		die("/ramfs/page");
+	if (mmap(vm.ram, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file, 0) != vm.ram)
+		die("mmap");
+	memcpy(vm.ram, guest_mmio, guest_mmio_end - guest_mmio);
+	check_errno(run(&vm), EFAULT, "memory of a file system");
+	close(file);
+
+	if (mmap(vm.ram, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+		 -1, 0) != vm.ram)
+		die("mmap");
+	memcpy(vm.ram, guest_mmio, guest_mmio_end - guest_mmio);
+	check(!run(&vm) && is_mmio(&vm, MMIO, 4, false), "and then memory that is good");
+	end_vm(&vm);
+	umount("/ramfs");
+	check(stats().donated == 0 && stats().leaked == 0, "all are back");
+}
+
 static void test_rounds(int rounds)
 {
 	struct pinfold_stats before, after;
@@ -618,6 +834,12 @@ int main(int argc, char **argv)
 	test_pinned(PINFOLD_KIND_NONE, "a reference");
 	test_share();
 	test_kernel_touch();
+	test_irq(false);
+	test_irq(true);
+	test_race(true);
+	test_race(false);
+	test_processes();
+	test_memory_kinds();
 	test_rounds(argc > 1 ? atoi(argv[1]) : 100);
 	printf("1..%d\n", tests);
 	return failures ? 1 : 0;
