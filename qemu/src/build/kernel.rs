@@ -192,7 +192,7 @@ fn build(workspace: &Workspace, who: &str, source: &Path, key: Key) -> Result<Ke
                     format!("{who} kernel: {target}"),
                     workspace.log(&format!("kernel-{who}-{target}")),
                 )
-                .counting(is_kernel_object, 1000)
+                .counting(is_kernel_object, 1150)
                 .run(&mut make(target))
             })
         })?;
