@@ -7,7 +7,7 @@ use core::arch::{asm, global_asm};
 
 /// What happens between loading and storing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum Trigger {
     /// `hvc #0` with whatever x0.. hold.
     Hvc,
     /// `str x2, [x1]`.
@@ -141,12 +141,12 @@ impl Canaries {
     ///
     /// # Safety
     /// The event changes no memory that Rust owns.
-    pub unsafe fn around(&mut self, event: Event) {
-        let around = match event {
-            Event::Hvc => guest_test_canary_hvc,
-            Event::Store => guest_test_canary_store,
-            Event::Load => guest_test_canary_load,
-            Event::Wfi => guest_test_canary_wfi,
+    pub unsafe fn around(&mut self, trigger: Trigger) {
+        let around = match trigger {
+            Trigger::Hvc => guest_test_canary_hvc,
+            Trigger::Store => guest_test_canary_store,
+            Trigger::Load => guest_test_canary_load,
+            Trigger::Wfi => guest_test_canary_wfi,
         };
         // SAFETY: the routines keep the calling convention and use only `self` and the stack.
         unsafe { around(self) }

@@ -123,6 +123,6 @@ pub fn open_for_a_moment() {
             "isb",
             "msr daifset, #2",
             options(nostack)
-        )
+        );
     };
 }

@@ -98,7 +98,7 @@ pub fn invalidate() {
             "dsb ish",
             "isb",
             options(nostack, preserves_flags)
-        )
+        );
     };
 }
 

@@ -82,7 +82,7 @@ pub(crate) fn install() {
             "msr tpidr_el1, xzr",
             "isb",
             options(nostack, preserves_flags)
-        )
+        );
     };
 }
 

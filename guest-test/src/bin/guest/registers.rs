@@ -1,6 +1,6 @@
 //! The guest's registers keep their values over every kind of exit.
 
-use guest_test::canary::{self, Canaries, Event, SYSTEM_REGISTERS};
+use guest_test::canary::{self, Canaries, SYSTEM_REGISTERS, Trigger};
 use guest_test::smccc::psci;
 use guest_test::tap::Outcome;
 use guest_test::{bytes, check, check_eq, port, tests};
@@ -9,7 +9,7 @@ use guest_test::{bytes, check, check_eq, port, tests};
 const GUEST: u16 = 0x6e57;
 
 /// Lets one event happen with canaries everywhere; `inputs` are the registers that the event needs, `outputs` those that it may change.
-fn survive(event: Event, inputs: &[(usize, u64)], outputs: &[usize]) -> Outcome {
+fn survive(event: Trigger, inputs: &[(usize, u64)], outputs: &[usize]) -> Outcome {
     let mut canaries = Canaries::of(GUEST);
     for (register, word) in inputs {
         if let Some(place) = canaries.x.get_mut(*register) {
@@ -56,30 +56,30 @@ const CALL: &[usize] = &[0, 1, 2, 3];
 tests! { "registers":
     /// Over a call that the hypervisor answers.
     over_hypercall {
-        survive(Event::Hvc, &[(0, u64::from(psci::VERSION))], CALL)?;
-        survive(Event::Hvc, &[(0, u64::from(u32::MAX))], CALL)?;
+        survive(Trigger::Hvc, &[(0, u64::from(psci::VERSION))], CALL)?;
+        survive(Trigger::Hvc, &[(0, u64::from(u32::MAX))], CALL)?;
     }
 
     /// Over a device write that the host sees.
     over_device_write {
-        survive(Event::Store, &[(1, port::TELL)], &[])?;
+        survive(Trigger::Store, &[(1, port::TELL)], &[])?;
     }
 
     /// Over a device read that the host answers.
     over_device_read {
-        survive(Event::Load, &[(1, port::ASK)], &[3])?;
+        survive(Trigger::Load, &[(1, port::ASK)], &[3])?;
     }
 
     /// Over a first touch of memory.
     over_memory_fault {
-        survive(Event::Store, &[(1, port::SCRATCH)], &[])?;
-        survive(Event::Load, &[(1, port::SCRATCH + bytes::FRAME)], &[3])?;
+        survive(Trigger::Store, &[(1, port::SCRATCH)], &[])?;
+        survive(Trigger::Load, &[(1, port::SCRATCH + bytes::FRAME)], &[3])?;
     }
 
     /// Over a WFI; its deadline is one that has passed.
     over_wfi {
         guest_test::timer::arm_virtual(0);
-        survive(Event::Wfi, &[], &[])?;
+        survive(Trigger::Wfi, &[], &[])?;
         guest_test::timer::stop_virtual();
     }
 

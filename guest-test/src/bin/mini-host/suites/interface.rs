@@ -1,6 +1,6 @@
 //! The calls as such: discovery, unknown ids, counting, registers that a call leaves alone.
 
-use guest_test::canary::{self, Canaries, Event};
+use guest_test::canary::{self, Canaries, Trigger};
 use guest_test::smccc::{self, psci};
 use guest_test::{bytes, check, check_eq, line, tests};
 use pinfold_abi::{FUNCTION_BASE, HostCall, UUID_FUNCTION, UUID_WORDS, limit};
@@ -82,7 +82,7 @@ tests! { "interface":
         let mut canaries = Canaries::of(HOST);
         set(&mut canaries, &[FUNCTION_BASE | 1 << 63]);
         // SAFETY: the call changes no memory.
-        unsafe { canaries.around(Event::Hvc) };
+        unsafe { canaries.around(Trigger::Hvc) };
         let [x0, ..] = canaries.x;
         check!(x0 == smccc::NOT_SUPPORTED || x0 == 0, "x0 is {x0:#x}");
     }
@@ -102,7 +102,7 @@ tests! { "interface":
             // SAFETY: nothing faults until the old values are back.
             unsafe { canary::write_system_registers(&system) };
             // SAFETY: these calls change no memory of this image.
-            unsafe { canaries.around(Event::Hvc) };
+            unsafe { canaries.around(Trigger::Hvc) };
             let after = canary::read_system_registers();
             // SAFETY: these are the values that were there.
             unsafe { canary::write_system_registers(&own) };

@@ -1,13 +1,16 @@
 //! Guarantee G4: the host sees no guest register beyond what the exit needs, and loses none of its own.
 
-use guest_test::canary::{self, Canaries, Event, SYSTEM_REGISTERS};
+use core::arch::{asm, global_asm};
+
+use aarch64_cpu::registers::{ID_AA64PFR0_EL1, Readable};
+use guest_test::canary::{self, Canaries, SYSTEM_REGISTERS, Trigger};
 use guest_test::tap::{Failure, Outcome};
-use guest_test::{check, console, gic, port, tests};
+use guest_test::{bytes, check, console, gic, port, tests};
 use pinfold_abi::HostCall;
 use pinfold_abi::claim::{Handle, Value, VcpuIndex};
 
 use crate::calls::{ExitReason, Reply};
-use crate::vm::{Exit, Vm, exit_of};
+use crate::vm::{Event, Exit, Vm, exit_of};
 
 /// Owners of canaries.
 const HOST: u16 = 0x4057;
@@ -31,7 +34,7 @@ fn guarded_run(vm: &Vm, answer: u64) -> Result<Exit, Failure> {
     // SAFETY: nothing faults until the old values are back.
     unsafe { canary::write_system_registers(&system) };
     // SAFETY: running a guest changes no memory of the host's.
-    unsafe { canaries.around(Event::Hvc) };
+    unsafe { canaries.around(Trigger::Hvc) };
     let system_after = canary::read_system_registers();
     // SAFETY: these are the values that were there.
     unsafe { canary::write_system_registers(&own) };
@@ -111,7 +114,90 @@ fn guarded(test: &str) -> Outcome {
     Err(Failure::new(format_args!("100,000 runs without a verdict")))
 }
 
+/// Bytes of the longest vector that the architecture allows, times 32 registers.
+const VECTORS: usize = 256 * 32;
+
+unsafe extern "C" {
+    fn mini_host_fill_vectors(first: u64);
+    fn mini_host_store_vectors(place: *mut u8) -> u64;
+}
+
+global_asm!(
+    r#"
+    .arch   armv8-a+sve
+    .text
+mini_host_fill_vectors:             // z<n> = x0 + n in every doubleword
+    .irp    n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31
+    add     x1, x0, #\n
+    dup     z\n\().d, x1
+    .endr
+    ret
+mini_host_store_vectors:            // all at x0; returns the bytes of one
+    .irp    n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31
+    str     z\n, [x0, #\n, mul vl]
+    .endr
+    rdvl    x0, #1
+    ret
+    "#
+);
+
+/// Opens SVE at its full length for this CPU (`CPACR_EL1.ZEN`, `ZCR_EL1.LEN`).
+fn open_sve() {
+    // SAFETY: this image uses no vectors of its own.
+    unsafe {
+        asm!("mrs {0}, cpacr_el1", "orr {0}, {0}, #(3 << 16)", "msr cpacr_el1, {0}", "isb", "msr s3_0_c1_c2_0, {1}", "isb",
+            out(reg) _, in(reg) 0xf_u64, options(nostack));
+    }
+}
+
+/// The host's vectors at their full length, around one run of a guest that fills its own.
+fn run_with_vectors(vm: &mut Vm, answer: u64) -> Result<Event, Failure> {
+    let first = canary::value(HOST, 0x400);
+    // SAFETY: this image uses no vectors of its own.
+    unsafe { mini_host_fill_vectors(first) };
+    let event = vm.next(0, answer)?;
+    let mut vectors = alloc::vec![0_u8; VECTORS];
+    // SAFETY: the place is large enough for the longest vectors.
+    let length = unsafe { mini_host_store_vectors(vectors.as_mut_ptr()) };
+    let words = bytes::size(length) / 8;
+    check!(words >= 2, "vectors of {length} bytes");
+    for (index, word) in vectors.chunks_exact(8).enumerate().take(32 * words) {
+        let found = word
+            .iter()
+            .rev()
+            .fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        let register = bytes::word(index.checked_div(words).unwrap_or(0));
+        check!(
+            found == first + register,
+            "z{register} is {found:#x} at doubleword {index}"
+        );
+    }
+    Ok(event)
+}
+
 tests! { "registers":
+    /// The host's SVE registers keep all their bits over a guest that fills its SIMD registers.
+    long_vectors_survive {
+        if ID_AA64PFR0_EL1.read(ID_AA64PFR0_EL1::SVE) == 0 {
+            return Err(Failure::skip(format_args!("this CPU has no SVE")));
+        }
+        open_sve();
+        let mut vm = Vm::image("registers::over_device_write", 1)?;
+        let mut runs = 0;
+        loop {
+            runs += 1;
+            match run_with_vectors(&mut vm, 0)? {
+                Event::Verdict(passed) => {
+                    check!(passed && runs > 1, "the guest says that its registers changed");
+                    break;
+                }
+                Event::Told(_) | Event::Asked => (),
+                Event::Exit(exit) => return Err(Failure::new(format_args!("{exit:x?}"))),
+            }
+        }
+        vm.end()?;
+    }
+
     /// Over calls that EL2 answers without the host.
     over_hypercalls {
         guarded("registers::over_hypercall")?;

@@ -191,9 +191,10 @@ tests! { "storm":
         let before = Snapshot::take()?;
         for call in HostCall::TABLE {
             let id = bytes::low32(FUNCTION_BASE + call.number);
-            let harmless = matches!(call.number, 0x20 | 0x21 | 0x30);
+            // These may rightly be done with a single bit: a pin table, a frame for the pool, a frame of the pool, a VM.
+            let may_succeed = matches!(call.number, 0x10 | 0x20 | 0x21 | 0x30);
             for bit in 0..64 {
-                if !harmless {
+                if !may_succeed {
                     calls::call(id, &[1 << bit; 7]);
                 }
                 calls::call(id, &[u64::MAX << bit; 7]);
