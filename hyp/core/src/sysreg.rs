@@ -1,6 +1,6 @@
 //! System registers that trap, and what becomes of a guest's access.
 //!
-//! [`SystemRegister::answer_to`] is the whole policy: a short list of registers that a Linux 6.12 guest touches although it
+//! [`RegisterAccess::answer`] is the whole policy: a short list of registers that a Linux 6.12 guest touches although it
 //! was told that they do nothing, the ID registers, and the SGI registers. Everything else is undefined for the guest, so
 //! an extension nobody thought of is not there.
 //!
