@@ -1,4 +1,4 @@
-//! The command line: [`Command`] is every verb, [`main`] what the program does.
+//! The command line: [`CommandLine`] is what can be typed, [`main`] what the program does.
 
 use clap::{Parser, Subcommand};
 use log::LevelFilter;

@@ -1,7 +1,7 @@
 //! Pinfold's program for the host: runs protected VMs and looks at the hypervisor.
 //!
 //! The library holds everything that can be tested on the developer's machine; only
-//! [`machine`] (the VM behind `/dev/kvm`) needs arm64. Entry point: [`cli::main`].
+//! `machine` (the VM behind `/dev/kvm`) needs arm64. Entry point: [`cli::main`].
 
 pub mod cli;
 pub mod console;

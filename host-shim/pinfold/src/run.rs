@@ -53,7 +53,8 @@ pub struct RunArguments {
     #[arg(long, value_name = "memfd|anon|PATH", default_value = "memfd")]
     pub backing: Backing,
     /// The bounce pool at the end of guest RAM, the only memory that virtio devices can reach, in
-    /// MiB or with a suffix; 0 leaves it out
+    /// MiB or with a suffix; 0 leaves it out, for guests that share pages of their own choice (Linux
+    /// does not)
     #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = parse_size)]
     pub swiotlb: u64,
     /// The KVM device

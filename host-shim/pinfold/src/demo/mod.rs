@@ -54,7 +54,7 @@ impl Report {
     ) -> Option<T> {
         match outcome {
             Ok((value, evidence)) => {
-                println!("demo: ok {number} {what}: {evidence}");
+                print_line(&format!("demo: ok {number} {what}: {evidence}"));
                 Some(value)
             }
             Err(error) => {
@@ -66,8 +66,16 @@ impl Report {
 
     fn fail(&mut self, number: u32, what: &str, reason: &str) {
         self.failed += 1;
-        println!("demo: FAIL {number} {what}: {reason}");
+        print_line(&format!("demo: FAIL {number} {what}: {reason}"));
     }
+}
+
+/// Prints a line and waits until it is out: EL2 reports the next step's attacks on the same UART,
+/// and would otherwise cut the line in two.
+fn print_line(line: &str) {
+    println!("{line}");
+    // Not a terminal: then nobody else writes there.
+    rustix::termios::tcdrain(std::io::stdout()).ok();
 }
 
 /// Runs the demonstration.

@@ -298,6 +298,9 @@ fn attacks(control: &Control, guest: &mut Guest, victims: &[Held]) -> anyhow::Re
     let offset = file_offset(*victim)?;
     let reader = killed_by(&path, offset, false).context("a process that reads")?;
     let writer = killed_by(&path, offset, true).context("a process that writes")?;
+    // The kernel knows nothing of this way to the page: EL2 alone stops it.
+    let around = killed_by(Path::new("/dev/mem"), victim.pfn * PAGE, false)
+        .context("a reader of /dev/mem")?;
     let offsets = victims
         .iter()
         .map(|victim| file_offset(*victim))
@@ -314,7 +317,7 @@ fn attacks(control: &Control, guest: &mut Guest, victims: &[Held]) -> anyhow::Re
     let verdict = guest.command("check-pattern", "guest: pattern: ")?;
     ensure!(verdict.contains("intact"), "{verdict}");
     Ok(format!(
-        "reader ended by {reader}, writer by {writer}; {read_count} reads and {write_count} writes of the \
+        "reader ended by {reader}, writer by {writer}, reader of /dev/mem by {around}; {read_count} reads and {write_count} writes of the \
          guest's pages stopped; the kernel's own reached {decoys} decoys; {verdict}"
     ))
 }

@@ -69,7 +69,7 @@ impl MmioDevice for Uart {
             return;
         };
         if let Err(error) = self.model.write(offset, *first) {
-            log::warn!("console output: {error:?}");
+            log::debug!("console output: {error:?}");
         }
     }
 }
