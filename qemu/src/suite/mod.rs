@@ -111,7 +111,7 @@ impl Bench {
 
     /// The host under Pinfold, with a task on its command line.
     fn host(&self, task: &str) -> Machine {
-        self.host_with(&format!("task={task}"))
+        self.host_with(&format!("task=\"{task}\""))
     }
 
     /// The host under Pinfold, with arguments for its kernel.
