@@ -207,6 +207,7 @@ system_registers! {
     "contextidr_el1" 0xffff_ffff,
     "par_el1" 0x0000_ffff_ffff_f000,
     "csselr_el1" 0xf,
+    "cntv_cval_el0" 0xffff_ffff_ffff_ffff,
 }
 
 /// Values for the system registers that say whose they are.

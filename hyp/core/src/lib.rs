@@ -25,6 +25,7 @@ pub mod memory;
 pub mod owned;
 pub mod pin_word;
 pub mod psci;
+pub mod redistributor;
 pub mod refusal;
 pub mod run;
 pub mod stage2;

@@ -131,6 +131,9 @@ pub trait Machine {
     /// Cleans and invalidates a frame to the point of coherency.
     fn clean(&mut self, frame: Pfn);
 
+    /// Makes every CPU forget the instructions that it has fetched, before a frame is somebody else's to execute.
+    fn forget_instructions(&mut self);
+
     /// Makes sure that [`Machine::map_hyp`] will have the tables it needs for `frames`.
     fn prepare_hyp(&mut self, frames: FrameRange<Physical>) -> Result<(), OutOfMemory>;
 

@@ -275,6 +275,22 @@ impl<M: Machine> Memory<M> {
             .set_range(range.identity(), grain, content, &mut tables);
     }
 
+    /// Wipes every frame that only a VM could reach. No VM can any more: their regimes were severed.
+    pub(crate) fn wipe_what_guests_own(&mut self) {
+        let frames = self.folios.frames();
+        for pfn in frames.iter().flat_map(|frames| frames.frames()) {
+            match self.folios.whole(pfn).state {
+                FolioState::Guest { .. } | FolioState::Wiping { .. } => self.wipe(pfn),
+                FolioState::Host
+                | FolioState::Hyp { .. }
+                | FolioState::HostSharedHyp { .. }
+                | FolioState::GuestSharedHost { .. }
+                | FolioState::Poisoned
+                | FolioState::NotRam => {}
+            }
+        }
+    }
+
     /// Wipes one frame.
     fn wipe(&mut self, frame: Pfn) {
         self.machine.wipe(frame);

@@ -211,6 +211,16 @@ impl Stage2 {
         machine.publish();
     }
 
+    /// Leaves nothing reachable through this regime, on any CPU. Its tables stay where they are, and are never used again.
+    pub(crate) fn sever<M: Machine>(&self, machine: &mut M) {
+        for table in [self.root.low, self.root.high] {
+            for index in 0..512 {
+                machine.write(table, TableIndex::of(index), Descriptor::VACANT.raw());
+            }
+        }
+        machine.invalidate(Scope::All(self.vmid));
+    }
+
     fn root_cell(&self, gfn: Gfn) -> Cell {
         let upper = gfn.raw() >> (GFN_BITS - 1) & 1 != 0;
         Cell::of(

@@ -296,6 +296,11 @@ impl VmTable {
         }
     }
 
+    /// All VMs.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Vm> {
+        self.slots.iter().filter_map(|slot| slot.vm.as_deref())
+    }
+
     /// Takes the VM that `handle` names out.
     pub(crate) fn remove(&mut self, handle: VmHandle) -> Option<Owned<Vm>> {
         let slot = self.slots.get_mut(usize::from(handle.slot().raw()))?;

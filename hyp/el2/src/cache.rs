@@ -39,6 +39,15 @@ by_line!(
     "Writes the bytes back to the point of coherency and drops them from the caches."
 );
 
+/// Makes all CPUs fetch instructions anew: those of a frame that changes hands may be in a cache still (DDI 0487, D7.5.9).
+pub(crate) fn forget_instructions() {
+    barrier::system();
+    // SAFETY: the next fetch reads the instructions again.
+    unsafe { asm!("ic ialluis", options(nostack, preserves_flags)) };
+    barrier::system();
+    barrier::context();
+}
+
 /// Overwrites the frame at `address` with zeroes and cleans it to the point of coherency.
 ///
 /// # Safety

@@ -6,12 +6,14 @@
 //!
 //! IHI 0069 12.4 (`ICH_*`), 12.11 (redistributor).
 
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use aarch64_cpu::registers::{ICH_AP0R0_EL2, ICH_AP0R1_EL2, ICH_AP0R2_EL2, ICH_AP0R3_EL2};
 use aarch64_cpu::registers::{ICH_AP1R0_EL2, ICH_AP1R1_EL2, ICH_AP1R2_EL2, ICH_AP1R3_EL2};
 use aarch64_cpu::registers::{ICH_HCR_EL2, ICH_VMCR_EL2, ICH_VTR_EL2};
 use pinfold_core::exit::{MAINTENANCE_INTID, VIRTUAL_TIMER_INTID};
+use pinfold_core::redistributor::{self, CONTROL_FRAME, Direction};
 use pinfold_core::vcpu::InterfaceState;
 use pinfold_core::vgic::{ListRegisters, MAX_LISTS};
 
@@ -19,7 +21,7 @@ use crate::barrier;
 use crate::percpu::{self, CPUS};
 use crate::platform::{AFFINITY, Bytes};
 use crate::sysreg::{ICC_HPPIR1_EL1, Readable, Writeable};
-use crate::width::narrow;
+use crate::width::{narrow, wide};
 
 /// The private interrupts that are EL2's.
 const OWN: u32 = 1 << VIRTUAL_TIMER_INTID | 1 << MAINTENANCE_INTID;
@@ -63,7 +65,7 @@ impl Redistributor {
 
     fn write(self, offset: usize, value: u32) {
         let register = core::ptr::with_exposed_provenance_mut::<u32>(self.0 + offset);
-        // SAFETY: as for `read`; the registers written here concern EL2's own two interrupts only.
+        // SAFETY: as for `read`; what is written concerns EL2's own two interrupts, or is the host's, less LPIs.
         unsafe { register.write_volatile(value) };
     }
 }
@@ -88,13 +90,63 @@ pub(crate) fn set_redistributors(ranges: impl Iterator<Item = Bytes>) {
     }
 }
 
+/// The control frames of all redistributors, which the host reaches by [`control_access`] only.
+pub(crate) fn control_frames() -> Vec<Bytes> {
+    let control = |start| Bytes {
+        start,
+        end: start + CONTROL_FRAME,
+    };
+    REDISTRIBUTORS
+        .iter()
+        .map(|place| wide(place.load(Ordering::Relaxed)))
+        .filter(|start| *start != 0)
+        .map(control)
+        .collect()
+}
+
+/// Does what a load or store of the host to the word or doubleword at `address` would, less LPIs, if it lies in a control frame:
+/// says what was read, 0 for a store.
+pub(crate) fn control_access(address: u64, is_word: bool, stored: Option<u64>) -> Option<u64> {
+    let size = if is_word { 4 } else { 8 };
+    let place = REDISTRIBUTORS.iter().find_map(|place| {
+        let start = wide(place.load(Ordering::Relaxed));
+        let offset = address.checked_sub(start)?;
+        (start != 0 && offset < CONTROL_FRAME && offset % size == 0).then_some((start, offset))
+    });
+    let (start, offset) = place?;
+    let redistributor = Redistributor(narrow(start));
+    let register = narrow(offset);
+    let halves = if is_word { 1 } else { 2 };
+    let mut read = 0;
+    for half in 0..halves {
+        let register = register + 4 * half;
+        let shift = 32 * half;
+        if let Some(value) = stored {
+            let keep = redistributor::filter(wide(register), Direction::Write);
+            redistributor.write(register, low_half((value >> shift) & keep));
+        } else {
+            let keep = redistributor::filter(wide(register), Direction::Read);
+            read |= (u64::from(redistributor.read(register)) & keep) << shift;
+        }
+    }
+    Some(read)
+}
+
+fn low_half(value: u64) -> u32 {
+    let [a, b, c, d, ..] = value.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
+}
+
 /// Makes sure that EL2's own interrupts reach this CPU: the host may have initialized its redistributor again.
 pub(crate) fn claim_own_interrupts() {
     let Some(redistributor) = Redistributor::current() else {
         return;
     };
+    let groups = redistributor.read(IGROUPR0);
+    if groups & OWN != OWN {
+        redistributor.write(IGROUPR0, groups | OWN);
+    }
     if redistributor.read(ISENABLER0) & OWN != OWN {
-        redistributor.write(IGROUPR0, redistributor.read(IGROUPR0) | OWN);
         redistributor.write(ISENABLER0, OWN);
     }
 }

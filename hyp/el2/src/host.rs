@@ -30,8 +30,6 @@ pub(crate) const HCR_BOOT: u64 = 1 << 31;
 const HCR_PAUTH: u64 = 1 << 41 | 1 << 40;
 /// HCR_EL2.ATA: so are the tags.
 const HCR_TAGS: u64 = 1 << 56;
-/// HCR_EL2.FIEN: fault injection registers of FEAT_RASv1p1.
-const HCR_FIEN: u64 = 1 << 47;
 /// HCR_EL2.EnSCXT: SCXTNUM of FEAT_CSV2_2.
 const HCR_SCXT: u64 = 1 << 53;
 
@@ -69,14 +67,8 @@ pub(crate) fn hcr() -> u64 {
         || (ID_AA64ISAR1_EL1.get() >> 24) & 0xff != 0
         || field(&ID_AA64ISAR2_EL1, 8) != 0;
     let tags = field(&ID_AA64PFR1_EL1, 8) >= 2;
-    let fault_injection = field(&ID_AA64PFR0_EL1, 28) >= 2;
     let scxtnum = field(&ID_AA64PFR0_EL1, 56) >= 2 || field(&ID_AA64PFR1_EL1, 32) >= 1;
-    let optional = [
-        (pauth, HCR_PAUTH),
-        (tags, HCR_TAGS),
-        (fault_injection, HCR_FIEN),
-        (scxtnum, HCR_SCXT),
-    ];
+    let optional = [(pauth, HCR_PAUTH), (tags, HCR_TAGS), (scxtnum, HCR_SCXT)];
     HCR | one_of_each(optional)
 }
 
@@ -192,13 +184,21 @@ fn more_fine_grained_traps() {
     HFGITR2_EL2.set(0);
 }
 
+/// Whether there is a PMU of the architecture's (ID_AA64DFR0_EL1.PMUVer).
+pub(crate) fn has_counters() -> bool {
+    const IMPLEMENTATION_DEFINED: u64 = 15;
+    let version = field(&ID_AA64DFR0_EL1, 8);
+    version != 0 && version != IMPLEMENTATION_DEFINED
+}
+
 /// All counters, and the profiling and trace buffers where the secure world left them, are EL1's.
 fn debug() {
-    const PMU_IMPLEMENTATION_DEFINED: u64 = 15;
-    let pmu = field(&ID_AA64DFR0_EL1, 8);
     let mut mdcr = 0;
-    if pmu != 0 && pmu != PMU_IMPLEMENTATION_DEFINED {
+    if has_counters() {
         mdcr |= (PMCR_EL0.get() >> 11) & 0x1f; // HPMN
+    }
+    if has_counters() && field(&ID_AA64DFR0_EL1, 8) >= 4 {
+        mdcr |= 1 << 17; // HPMD: events at EL2 are not counted (FEAT_PMUv3p1)
     }
     if field(&ID_AA64DFR0_EL1, 32) != 0 {
         if PMBIDR_EL1.get() & 1 << 4 == 0 {

@@ -12,6 +12,7 @@ use spin::mutex::{TicketMutex, TicketMutexGuard};
 use spin::once::Once;
 
 use crate::complaint::Complaint;
+use crate::gic;
 use crate::machine::El2Machine;
 use crate::platform::{Bytes, Platform};
 use crate::width::narrow;
@@ -44,9 +45,11 @@ pub(crate) fn set_up(
         .map(frames)
         .collect::<Result<Vec<_>, _>>()?;
     let hyp = [frames(&image)?, frames(&folios)?];
+    let controls = gic::control_frames();
     let holes = platform
-        .fw_cfg
+        .masters
         .iter()
+        .chain(&controls)
         .map(frames)
         .collect::<Result<Vec<_>, _>>()?;
     let (Some(first), Some(last)) = (ram.first(), ram.last()) else {

@@ -103,6 +103,10 @@ impl Machine for El2Machine {
         });
     }
 
+    fn forget_instructions(&mut self) {
+        cache::forget_instructions();
+    }
+
     fn prepare_hyp(&mut self, frames: FrameRange<Physical>) -> Result<(), OutOfMemory> {
         let start = address(frames.first());
         let end = address(frames.last()) + FRAME;

@@ -67,6 +67,9 @@ impl Bytes {
     }
 }
 
+/// The GIC's interrupt translation service, a child of the GIC.
+const ITS: &str = "arm,gic-v3-its";
+
 /// The facts.
 #[derive(Debug)]
 pub(crate) struct Platform<'a> {
@@ -78,8 +81,8 @@ pub(crate) struct Platform<'a> {
     pub(crate) uart: u64,
     /// The GIC's redistributors: two frames of 64 KiB for each CPU.
     pub(crate) redistributors: Vec<Bytes>,
-    /// QEMU's fw_cfg device, which the host must not reach.
-    pub(crate) fw_cfg: Option<Bytes>,
+    /// What the host must not reach, because it writes to memory wherever it is told: QEMU's fw_cfg, the GIC's ITS.
+    pub(crate) masters: Vec<Bytes>,
     /// The host's kernel.
     pub(crate) kernel: Bytes,
     /// The host kernel's arguments.
@@ -121,7 +124,7 @@ pub(crate) fn read<'a>(tree: &Tree<'a>) -> Result<Platform<'a>, Complaint> {
         cpus: cpus(top)?,
         uart: uart(top)?,
         redistributors: redistributors(top)?,
-        fw_cfg: compatible(top, &["qemu,fw-cfg-mmio"]).and_then(first_pair),
+        masters: masters(top),
         kernel,
         kernel_arguments,
         initramfs,
@@ -161,6 +164,19 @@ fn two_cells(tree: &Tree<'_>) -> Result<(), Complaint> {
     Err(Complaint::DeviceTree(
         "addresses and sizes of the root are not of two cells",
     ))
+}
+
+/// Whether EL2 keeps the device from the host.
+pub(crate) fn is_master(node: FdtNode<'_, '_>) -> bool {
+    is_compatible(node, "qemu,fw-cfg-mmio") || is_compatible(node, ITS)
+}
+
+fn masters(top: &Top<'_, '_>) -> Vec<Bytes> {
+    top.iter()
+        .flat_map(|node| core::iter::once(*node).chain(node.children()))
+        .filter(|node| is_master(*node))
+        .filter_map(first_pair)
+        .collect()
 }
 
 fn first_pair(node: FdtNode<'_, '_>) -> Option<Bytes> {

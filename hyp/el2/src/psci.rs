@@ -18,7 +18,7 @@ use smccc::psci::{
 use crate::percpu::{self, PerCpu, power};
 use crate::platform::AFFINITY;
 use crate::width::wide;
-use crate::{cache, symbols, sysreg};
+use crate::{cache, hypervisor, symbols, sysreg};
 
 /// SMCCC_VERSION, which PSCI_FEATURES may ask about.
 const SMCCC_VERSION: u32 = smccc::arch::SMCCC_VERSION;
@@ -53,6 +53,16 @@ pub(crate) fn host_smc(x: [u64; 4]) -> u64 {
         }
         PSCI_CPU_OFF => cpu_off(),
         PSCI_FEATURES => features(low(first)),
+        PSCI_SYSTEM_OFF | PSCI_SYSTEM_RESET => end(function, [0; 3]),
+        PSCI_SYSTEM_RESET2_32 | PSCI_SYSTEM_RESET2_64 => {
+            // Only what the firmware will do for certain: there is no way back.
+            let known = firmware(PSCI_FEATURES, [u64::from(function), 0, 0]);
+            match (known, low(first)) {
+                (0, 0) => end(function, [first, second, 0]),
+                (0, _) => INVALID_PARAMETERS,
+                _ => NOT_SUPPORTED,
+            }
+        }
         _ if is_passed(function) => firmware(function, [first, second, third]),
         _ => NOT_SUPPORTED,
     }
@@ -65,6 +75,13 @@ const fn low(value: u64) -> u32 {
 
 const fn narrow(value: u64) -> u64 {
     value & 0xffff_ffff
+}
+
+/// Switches the machine off or resets it, with nothing of a guest left in RAM. The lock is kept, so that no CPU goes on.
+fn end(function: u32, arguments: [u64; 3]) -> u64 {
+    let mut hypervisor = hypervisor::lock();
+    hypervisor.end_guests();
+    firmware(function, arguments)
 }
 
 /// Functions that ask or stop: the firmware may answer them to the host as they are.

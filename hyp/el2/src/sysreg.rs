@@ -144,6 +144,10 @@ writeable! {
     ELR_EL1 = "S3_0_C4_C0_1";
     /// Return state of EL1.
     SPSR_EL1 = "S3_0_C4_C0_0";
+    /// Which counters count: set.
+    PMCNTENSET_EL0 = "S3_3_C9_C12_1";
+    /// Which counters count: clear.
+    PMCNTENCLR_EL0 = "S3_3_C9_C12_2";
     /// Profiling at EL1.
     PMSCR_EL1 = "S3_0_C9_C9_0";
     /// Limit of the profiling buffer.

@@ -11,13 +11,22 @@ use pinfold_core::addr::Ipa;
 use pinfold_core::hypervisor::{CallRegisters, HostAbort, HostAbortOutcome, HostCallOutcome};
 
 use crate::sysreg::{Readable, Writeable, translate_as_el1_reads};
-use crate::{hypervisor, inject, panic, percpu, psci};
+use crate::width::narrow;
+use crate::{gic, hypervisor, inject, panic, percpu, psci};
 
 /// x0 to x30 of the host.
 #[repr(C, align(16))]
 pub(crate) struct HostFrame {
     call: CallRegisters,
     rest: [u64; 13],
+}
+
+impl HostFrame {
+    /// Xn; nothing for the zero register.
+    fn register(&mut self, number: u64) -> Option<&mut u64> {
+        let mut general = self.call.x.iter_mut().chain(&mut self.rest);
+        general.nth(narrow(number))
+    }
 }
 
 // vectors.S stores x0 at the start and the others behind it.
@@ -45,11 +54,20 @@ pub(crate) extern "C" fn host_trap(frame: &mut HostFrame) {
     let syndrome = ESR_EL2.get();
     match syndrome >> 26 {
         class::HVC64 => host_call(&mut frame.call, syndrome),
+        // SMCCC 2.5.1: the immediate of a call is 0.
+        class::SMC64 if syndrome & 0xffff != 0 => {
+            let [answer, ..] = &mut frame.call.x;
+            *answer = NOT_SUPPORTED;
+            ELR_EL2.set(ELR_EL2.get().wrapping_add(4));
+        }
         class::SMC64 => {
             let [x0, x1, x2, x3, ..] = frame.call.x;
             let [answer, ..] = &mut frame.call.x;
             *answer = psci::host_smc([x0, x1, x2, x3]);
             // A trapped SMC returns to itself (D1.3.6).
+            ELR_EL2.set(ELR_EL2.get().wrapping_add(4));
+        }
+        class::DATA_ABORT if redistributor_access(frame, syndrome) => {
             ELR_EL2.set(ELR_EL2.get().wrapping_add(4));
         }
         class::INSTRUCTION_ABORT | class::DATA_ABORT => host_abort(syndrome),
@@ -79,6 +97,36 @@ mod status {
     pub(super) const TRANSLATION: u64 = 0b0001;
     pub(super) const ACCESS_FLAG: u64 = 0b0010;
     pub(super) const PERMISSION: u64 = 0b0011;
+}
+
+/// The ISS of a data abort with a valid syndrome (D24.2.37): ISV, SAS, SRT, SF, S1PTW, WnR.
+mod iss {
+    pub(super) const ISV: u64 = 1 << 24;
+    pub(super) const WORD: u64 = 0b10;
+    pub(super) const DOUBLEWORD: u64 = 0b11;
+    pub(super) const WALK: u64 = 1 << 7;
+    pub(super) const WRITE: u64 = 1 << 6;
+}
+
+/// Does the host's access if it is one to the control frame of a redistributor; says whether it was.
+fn redistributor_access(frame: &mut HostFrame, syndrome: u64) -> bool {
+    let size = (syndrome >> 22) & 0b11;
+    let is_plain = syndrome & (iss::ISV | iss::WALK) == iss::ISV;
+    if !is_plain || (size != iss::WORD && size != iss::DOUBLEWORD) {
+        return false;
+    }
+    let address = (HPFAR_EL2.get() >> 4 & 0xfff_ffff_ffff) << 12 | FAR_EL2.get() & 0xfff;
+    // Register 31 is the zero register.
+    let register = frame.register((syndrome >> 16) & 0x1f);
+    let is_write = syndrome & iss::WRITE != 0;
+    let stored = is_write.then(|| register.as_deref().copied().unwrap_or(0));
+    let Some(read) = gic::control_access(address, size == iss::WORD, stored) else {
+        return false;
+    };
+    if let (Some(register), false) = (register, is_write) {
+        *register = read;
+    }
+    true
 }
 
 fn host_abort(syndrome: u64) {

@@ -20,8 +20,9 @@ use spin::Once;
 use crate::sysreg::{
     ELR_EL1, ESR_EL1, HAFGRTR_EL2, HCRX_EL2, HDFGRTR_EL2, HDFGRTR2_EL2, HDFGWTR_EL2, HDFGWTR2_EL2,
     HFGITR_EL2, HFGITR2_EL2, HFGRTR_EL2, HFGRTR2_EL2, HFGWTR_EL2, HFGWTR2_EL2, ICC_SRE_EL2,
-    ID_AA64DFR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64PFR0_EL1, PMBLIMITR_EL1, PMSCR_EL1,
-    Readable, SPSR_EL1, TRBLIMITR_EL1, TRFCR_EL1, VDISR_EL2, Writeable, field,
+    ID_AA64DFR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64PFR0_EL1, PMBLIMITR_EL1,
+    PMCNTENCLR_EL0, PMCNTENSET_EL0, PMSCR_EL1, Readable, SPSR_EL1, TRBLIMITR_EL1, TRFCR_EL1,
+    VDISR_EL2, Writeable, field,
 };
 use crate::width::wide;
 use crate::{barrier, fp, gic, host, tlb};
@@ -109,6 +110,7 @@ struct Optional {
     more_traps: bool,
     activity_monitors: bool,
     errors: bool,
+    counters: bool,
     profiling: bool,
     tracing: bool,
 }
@@ -125,6 +127,7 @@ impl Optional {
             more_traps: fine_grained >= 2,
             activity_monitors: field(&ID_AA64PFR0_EL1, 44) != 0,
             errors: field(&ID_AA64PFR0_EL1, 28) != 0,
+            counters: host::has_counters(),
             profiling: field(&ID_AA64DFR0_EL1, 32) != 0,
             tracing: field(&ID_AA64DFR0_EL1, 44) != 0,
         }
@@ -245,9 +248,11 @@ fn vectors() -> &'static u8 {
     unsafe { &guest_vectors }
 }
 
-/// Profiling and tracing of the host, which would go on through the guest's translation.
+/// Profiling and tracing of the host, which would go on through the guest's translation, and its counters, which would count
+/// what the guest does.
 #[derive(Clone, Copy, Default)]
 struct Recorders {
+    counters: u64,
     profiling: [u64; 2],
     tracing: [u64; 2],
 }
@@ -255,6 +260,10 @@ struct Recorders {
 impl Recorders {
     fn stop(optional: Optional) -> Self {
         let mut recorders = Self::default();
+        if optional.counters {
+            recorders.counters = PMCNTENSET_EL0.get();
+            PMCNTENCLR_EL0.set(recorders.counters);
+        }
         if optional.profiling {
             recorders.profiling = [PMSCR_EL1.get(), PMBLIMITR_EL1.get()];
             PMSCR_EL1.set(0);
@@ -275,6 +284,9 @@ impl Recorders {
     }
 
     fn resume(self, optional: Optional) {
+        if optional.counters {
+            PMCNTENSET_EL0.set(self.counters);
+        }
         if optional.profiling {
             let [control, limit] = self.profiling;
             PMBLIMITR_EL1.set(limit);
@@ -295,6 +307,8 @@ pub(crate) struct World {
     el1: El1State,
     return_address: u64,
     return_state: u64,
+    /// CNTV_CVAL_EL0 and CNTV_CTL_EL0.
+    timer: [u64; 2],
     recorders: Recorders,
     /// List registers in use.
     lists: usize,
@@ -314,6 +328,7 @@ impl World {
             el1: El1State::default(),
             return_address: ELR_EL2.get(),
             return_state: SPSR_EL2.get(),
+            timer: [CNTV_CVAL_EL0.get(), CNTV_CTL_EL0.get() & TIMER_WRITABLE],
             recorders: Recorders::stop(optional),
             lists: 0,
             timer_held: false,
@@ -388,6 +403,9 @@ impl World {
         load_registers(&self.el1, self.optional);
         self.controls.apply(self.optional);
         self.recorders.resume(self.optional);
+        let [compare, control] = self.timer;
+        CNTV_CVAL_EL0.set(compare);
+        CNTV_CTL_EL0.set(control);
         ELR_EL2.set(self.return_address);
         SPSR_EL2.set(self.return_state);
         self.lists = 0;

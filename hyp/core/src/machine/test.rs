@@ -108,6 +108,8 @@ pub struct FakeMachine {
     pub content: BTreeMap<u64, u64>,
     /// Frames cleaned so far.
     pub cleaned: u64,
+    /// How often the instruction caches were invalidated.
+    pub instructions_forgotten: u64,
     /// Frames wiped so far.
     pub wiped: u64,
     /// Descriptors written so far.
@@ -510,6 +512,10 @@ impl Machine for FakeMachine {
     fn clean(&mut self, frame: Pfn) {
         self.expect_unreachable(frame.raw(), 1, "a frame is cleaned");
         self.cleaned += 1;
+    }
+
+    fn forget_instructions(&mut self) {
+        self.instructions_forgotten += 1;
     }
 
     fn prepare_hyp(&mut self, _: FrameRange<Physical>) -> Result<(), OutOfMemory> {

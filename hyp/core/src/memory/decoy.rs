@@ -81,14 +81,14 @@ impl<M: Machine> Memory<M> {
         if !may_have_one || matches!(entry, Entry::Leaf(_)) {
             return Err(self.folios.refusal(0, pfn));
         }
-        if !self.has_decoy(pfn) {
-            self.make_room(folio);
-        }
         let mut reserve = Reserve::of(if level == Level::Three {
             None
         } else {
             self.take_spare()?
         });
+        if !self.has_decoy(pfn) {
+            self.make_room(folio);
+        }
         let content = Content::Map(self.decoys.page, Mapping::SharedRam);
         self.set_host(
             FrameRange::folio(pfn, Order::FRAME),

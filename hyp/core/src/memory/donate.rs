@@ -146,6 +146,7 @@ impl<M: Machine> Donation<'_, M> {
                 .frames()
                 .for_each(|frame| memory.machine.clean(frame));
         }
+        memory.machine.forget_instructions();
         let count = self.frames.count();
         memory.tally.donated = memory.tally.donated.wrapping_add(count);
         self.guest.owned = self.guest.owned.saturating_add(count);

@@ -38,17 +38,19 @@ impl<M: Machine> Memory<M> {
         Ok(PoolDonation { lent, frames })
     }
 
-    /// Takes one free frame out of the pool and gives it to the host, wiped.
+    /// Takes one free frame out of the pool and gives it to the host, wiped. The host's tables have its place still.
     pub fn reclaim_from_pool(&mut self) -> Result<Pfn, Refusal> {
-        let pfn = self.machine.pool_remove().ok_or(Refusal::OutOfMemory)?;
-        let frame = FrameRange::folio(pfn, Order::FRAME);
-        self.forget_decoys_in(self.folios.whole(pfn));
-        self.machine.unmap_hyp(pfn);
-        self.wipe(pfn);
-        self.folios
-            .change(frame, State::Hyp, Order::FRAME, FolioState::Host);
-        self.given_to_pool = self.given_to_pool.saturating_sub(1);
         let mut lent = Lent::new(self, 0, Need::Replenishing)?;
+        let memory = &mut *lent.memory;
+        let pfn = memory.machine.pool_remove().ok_or(Refusal::OutOfMemory)?;
+        let frame = FrameRange::folio(pfn, Order::FRAME);
+        memory.forget_decoys_in(memory.folios.whole(pfn));
+        memory.machine.unmap_hyp(pfn);
+        memory.wipe(pfn);
+        memory
+            .folios
+            .change(frame, State::Hyp, Order::FRAME, FolioState::Host);
+        memory.given_to_pool = memory.given_to_pool.saturating_sub(1);
         lent.set_host(frame, Grain::Pages, Content::Map(pfn, Mapping::Ram));
         Ok(pfn)
     }

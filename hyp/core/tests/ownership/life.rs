@@ -150,3 +150,33 @@ fn a_vm_comes_and_goes() {
         assert_eq!(world.machine().tables_in_use(), pool, "tables were lost");
     }
 }
+
+#[test]
+fn the_end_of_the_machine_leaves_nothing_of_guests() {
+    let mut world = World::new(FRAMES);
+    let vm = create(&mut world);
+    assert_eq!(ok(donate(&mut world, vm, 0, 1, 9)), 1);
+    assert_eq!(ok(donate(&mut world, vm, 512, 3, 0)), 3);
+    world.guests_write();
+    let is_written = |world: &World, pfn| world.machine().content.contains_key(&pfn);
+    assert!(is_written(&world, FIRST) && is_written(&world, FIRST + 512));
+    let wiped = world.machine().wiped;
+    world.hypervisor.end_guests();
+    for pfn in FIRST..FIRST + 515 {
+        assert!(!is_written(&world, pfn), "frame {pfn:#x} was not wiped");
+    }
+    assert_eq!(world.machine().wiped - wiped, 515);
+    let left = world.machine().vmids().filter(|vmid| *vmid != Vmid::HOST);
+    for vmid in left {
+        assert!(world.machine().leaves(vmid).is_empty(), "a guest goes on");
+    }
+}
+
+#[test]
+fn a_donation_forgets_instructions() {
+    let mut world = World::new(FRAMES);
+    let vm = create(&mut world);
+    let before = world.machine().instructions_forgotten;
+    assert_eq!(ok(donate(&mut world, vm, 0, 2, 0)), 2);
+    assert_eq!(world.machine().instructions_forgotten, before + 1);
+}

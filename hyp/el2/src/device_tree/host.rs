@@ -1,7 +1,7 @@
 //! Writes the host's device tree: what the machine's says, minus what is EL2's, plus what the boot modules say.
 //!
-//! Memory loses EL2's ranges; `/chosen` gets the kernel's arguments and the initramfs and loses the modules; fw_cfg goes,
-//! a DMA engine that no stage 2 holds; the timer loses its virtual interrupt, so that Linux takes the physical one
+//! Memory loses EL2's ranges; `/chosen` gets the kernel's arguments and the initramfs and loses the modules; fw_cfg and
+//! the GIC's ITS go, bus masters that no stage 2 holds; the timer loses its virtual interrupt, so that Linux takes the physical one
 //! (`arch_timer_of_init()` in drivers/clocksource/arm_arch_timer.c); `/hypervisor` comes.
 
 use alloc::vec::Vec;
@@ -10,7 +10,7 @@ use fdt::node::FdtNode;
 use vm_fdt::{Error, FdtWriter};
 
 use super::{Tree, has_string, is_compatible, pairs};
-use crate::platform::{Bytes, Platform};
+use crate::platform::{Bytes, Platform, is_master};
 
 /// The node by which a host finds out whom it runs on.
 const COMPATIBLE: &str = "pinfold,hypervisor";
@@ -53,7 +53,7 @@ pub(crate) fn write(
 impl Host<'_> {
     /// A child of the root, changed as it needs.
     fn top_node(&mut self, node: FdtNode<'_, '_>) -> Result<(), Error> {
-        if is_compatible(node, "qemu,fw-cfg-mmio") || node.name == "hypervisor" {
+        if is_master(node) || node.name == "hypervisor" {
             return Ok(());
         }
         let begun = self.writer.begin_node(node.name)?;
@@ -92,7 +92,7 @@ impl Host<'_> {
 
     /// All children of `node` as they are. The check bounds the depth.
     fn children(&mut self, node: FdtNode<'_, '_>) -> Result<(), Error> {
-        for child in node.children() {
+        for child in node.children().filter(|child| !is_master(*child)) {
             let begun = self.writer.begin_node(child.name)?;
             self.properties(child, &[])?;
             self.children(child)?;

@@ -233,6 +233,32 @@ tests! { "isolation":
         }
     }
 
+    /// The GIC's ITS would write anywhere for the host: it is out of reach.
+    its_is_out_of_reach {
+        for address in [0x0808_0000, 0x0808_0080, 0x0809_0040] {
+            check!(memory_probe::read(address).is_err(), "{address:#x} can be read");
+        }
+    }
+
+    /// A redistributor keeps its LPIs in memory of the host's choice: the host finds none that has LPIs, and cannot turn them on.
+    lpis_are_hidden {
+        const CTLR: u64 = 0x080a_0000;
+        const TYPER: u64 = CTLR + 0x8;
+        const PROPBASER: u64 = CTLR + 0x70;
+        const PENDBASER: u64 = CTLR + 0x78;
+        check_eq!(memory_probe::read(TYPER).map(|typer| typer & 1), Ok(0), "GICR_TYPER.PLPIS");
+        for address in [PROPBASER, PENDBASER] {
+            // SAFETY: Rust owns no register of the GIC.
+            let written = unsafe { memory_probe::write(address, 0x4020_0000) };
+            check!(written.is_ok(), "a write of {address:#x} aborts");
+            check_eq!(memory_probe::read(address), Ok(0), "the address of a table");
+        }
+        // SAFETY: as above.
+        let written = unsafe { memory_probe::write(CTLR, 1) };
+        check!(written.is_ok(), "a write of GICR_CTLR aborts");
+        check_eq!(memory_probe::read(CTLR).map(|control| control & 1), Ok(0), "GICR_CTLR.EnableLPIs");
+    }
+
     /// What a guest wrote is gone when the host gets the frame back.
     reclaim_wipes {
         let mut vm = Vm::puppet()?;
