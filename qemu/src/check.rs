@@ -47,9 +47,11 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
 
 fn format(workspace: &Workspace) -> Result<()> {
     let cargo = Cargo::new(workspace);
-    cargo
-        .step("format")
-        .run(cargo.command("fmt").args(["--all", "--check"]))
+    cargo.step("format").run(
+        cargo
+            .command("fmt")
+            .args(["--all", "--check", "--", "-l", "--color", "never"]),
+    )
 }
 
 fn lint_here(workspace: &Workspace) -> Result<()> {
@@ -105,7 +107,10 @@ fn document(workspace: &Workspace) -> Result<()> {
     let mut doc = cargo.command("doc");
     // The documentation is for those who work here: private items are in it, and links to them are right.
     doc.args(["--no-deps", "--document-private-items", "--all-features"])
-        .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links");
+        .env(
+            "RUSTDOCFLAGS",
+            "-D warnings -A rustdoc::private_intra_doc_links",
+        );
     cargo.step("documentation").run(&mut doc)
 }
 

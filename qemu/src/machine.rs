@@ -63,8 +63,8 @@ pub(crate) struct Machine {
     pub(crate) gic: u32,
     /// Whether there is an EL2.
     pub(crate) virtualization: bool,
-    /// Whether time is the number of instructions.
-    pub(crate) counts_instructions: bool,
+    /// A plugin that counts instructions; time is their number then, and two runs are the same.
+    pub(crate) counts_with: Option<PathBuf>,
     /// Whether a reset starts the machine anew; else it ends QEMU.
     pub(crate) restarts: bool,
     /// Whether EL2 may end QEMU with an exit code when it cannot start.
@@ -84,7 +84,7 @@ impl Machine {
             memory: 2048,
             gic: 3,
             virtualization: matches!(boot, Boot::Hypervisor { .. }),
-            counts_instructions: false,
+            counts_with: None,
             restarts: false,
             tells_status: false,
             waits_for_gdb: false,
@@ -97,9 +97,11 @@ impl Machine {
         let mut qemu = Command::new("qemu-system-aarch64");
         let on = |yes| if yes { "on" } else { "off" };
         qemu.arg("-machine").arg(format!(
-            "virt,virtualization={},gic-version={},dtb-randomness=off",
+            "virt,virtualization={},gic-version={}{},dtb-randomness=off",
             on(self.virtualization),
-            self.gic
+            self.gic,
+            // EL2 takes the ITS away, so a bare machine that is compared has none either.
+            if self.virtualization { "" } else { ",its=off" }
         ));
         // QEMU's own PAuth hash is as good for tests as Arm's and costs far less time.
         qemu.args([
@@ -115,7 +117,8 @@ impl Machine {
         if !self.restarts {
             qemu.arg("-no-reboot");
         }
-        if self.counts_instructions {
+        if let Some(plugin) = &self.counts_with {
+            qemu.arg("-plugin").arg(escaped(plugin));
             qemu.args(["-icount", "shift=0,sleep=off", "-seed", "1"])
                 .args(["-rtc", "base=2020-01-01,clock=vm"]);
         }

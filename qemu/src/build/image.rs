@@ -130,6 +130,19 @@ impl<'a> Cargo<'a> {
         Ok(program)
     }
 
+    /// Builds QEMU's plugin, for this machine, into `out/`.
+    pub(crate) fn plugin(&self) -> Result<PathBuf> {
+        let _lock = self.workspace.cache.lock("plugin")?;
+        self.step("plugin").run(self.command("build").args([
+            "--release",
+            "--package",
+            "pinfold-plugin",
+        ]))?;
+        let plugin = self.workspace.out("libpinfold_plugin.so")?;
+        self.collect("", "libpinfold_plugin.so", &plugin)?;
+        Ok(plugin)
+    }
+
     /// A step of the name, logged under it, that counts crates.
     pub(crate) fn step(&self, what: &str) -> Step {
         Step::new(what, self.workspace.log(&what.replace(' ', "-"))).counting(is_crate, CRATES)

@@ -14,8 +14,8 @@ use std::process::Command;
 
 /// What goes into the archives beside the scripts.
 pub(crate) struct Parts<'a> {
-    /// The first process of instruction counts.
-    pub(crate) ticks: &'a Path,
+    /// A first process that ends at once.
+    pub(crate) end: &'a Path,
     /// The host program.
     pub(crate) program: &'a Path,
     /// The guest's kernel.
@@ -30,10 +30,10 @@ impl Parts<'_> {
     /// The host's archive, with the guest's kernel and archive inside.
     pub(crate) fn host(&self, workspace: &Workspace) -> Result<PathBuf> {
         let scripts = workspace.path("qemu/initramfs");
-        let guest = self.guest(workspace)?;
+        let guest = guest(workspace)?;
         let mut archive = Archive::with_busybox(workspace)?;
         archive.program("init", &scripts.join("host-init"))?;
-        archive.program("bin/ticks", self.ticks)?;
+        archive.program("bin/end", self.end)?;
         archive.program("bin/pinfold", self.program)?;
         archive.program("bin/driver-test", self.driver_test)?;
         archive.directory("etc")?;
@@ -46,23 +46,23 @@ impl Parts<'_> {
         archive.file("lib/modules/pinfold.ko", self.driver)?;
         archive.write(&workspace.out("host-initramfs")?)
     }
-
-    fn guest(&self, workspace: &Workspace) -> Result<PathBuf> {
-        let scripts = workspace.path("qemu/initramfs");
-        let mut archive = Archive::with_busybox(workspace)?;
-        archive.program("init", &scripts.join("guest-init"))?;
-        archive.program("bin/ticks", self.ticks)?;
-        for script in ["check-disk", "keep-pattern", "check-pattern"] {
-            archive.program(&format!("bin/{script}"), &scripts.join(script))?;
-        }
-        archive.write(&workspace.out("guest-initramfs")?)
-    }
 }
 
-/// Builds the first process of instruction counts.
-pub(crate) fn ticks(workspace: &Workspace) -> Result<PathBuf> {
-    let program = workspace.out("host/ticks")?;
-    Step::new("ticks", workspace.log("ticks")).run(
+/// The guest's archive.
+fn guest(workspace: &Workspace) -> Result<PathBuf> {
+    let scripts = workspace.path("qemu/initramfs");
+    let mut archive = Archive::with_busybox(workspace)?;
+    archive.program("init", &scripts.join("guest-init"))?;
+    for script in ["check-disk", "keep-pattern", "check-pattern"] {
+        archive.program(&format!("bin/{script}"), &scripts.join(script))?;
+    }
+    archive.write(&workspace.out("guest-initramfs")?)
+}
+
+/// Builds the first process that ends at once.
+pub(crate) fn end(workspace: &Workspace) -> Result<PathBuf> {
+    let program = workspace.out("host/end")?;
+    Step::new("end", workspace.log("end")).run(
         Command::new("aarch64-linux-gnu-gcc")
             .args([
                 "-Os",
@@ -74,7 +74,7 @@ pub(crate) fn ticks(workspace: &Workspace) -> Result<PathBuf> {
                 "-o",
             ])
             .arg(&program)
-            .arg(workspace.path("qemu/initramfs/ticks.c")),
+            .arg(workspace.path("qemu/initramfs/end.c")),
     )?;
     Ok(program)
 }

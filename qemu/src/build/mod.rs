@@ -72,6 +72,8 @@ pub(crate) struct Products {
     pub(crate) host_kernel: PathBuf,
     /// The host kernel with symbols, for gdb.
     pub(crate) host_kernel_elf: PathBuf,
+    /// QEMU's plugin that counts instructions.
+    pub(crate) plugin: PathBuf,
     /// The host's initial file system.
     pub(crate) host_initramfs: PathBuf,
 }
@@ -87,10 +89,11 @@ impl Products {
         let guest = cargo.image(&Bin::GUEST)?;
         let mini_host = cargo.image(&Bin::MINI_HOST)?;
         let program = cargo.host_program()?;
-        let ticks = initramfs::ticks(workspace)?;
+        let plugin = cargo.plugin()?;
+        let end = initramfs::end(workspace)?;
         let driver_test = driver::test(workspace)?;
         let parts = initramfs::Parts {
-            ticks: &ticks,
+            end: &end,
             program: &program,
             guest_kernel: &guest_kernel.image,
             driver: &driver,
@@ -104,6 +107,7 @@ impl Products {
             guest: guest.flat,
             host_kernel: host_kernel.image,
             host_kernel_elf: host_kernel.directory.join("vmlinux"),
+            plugin,
             host_initramfs,
         })
     }
