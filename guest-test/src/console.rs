@@ -6,14 +6,14 @@
 
 use core::fmt::{Arguments, Write};
 
-use spin::mutex::TicketMutex;
+use spin::mutex::SpinMutex;
 
 use crate::mmio;
 
 /// Address of the UART's data register, for the mini host and for guests.
 pub const UART: u64 = 0x0900_0000;
 
-static LINE: TicketMutex<Uart> = TicketMutex::new(Uart);
+static LINE: SpinMutex<Uart> = SpinMutex::new(Uart);
 
 /// The UART as a place to write text to.
 struct Uart;

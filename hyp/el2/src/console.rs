@@ -8,7 +8,7 @@ use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use log::{LevelFilter, Log, Metadata, Record};
-use spin::mutex::TicketMutex;
+use spin::mutex::SpinMutex;
 use tock_registers::interfaces::{ReadWriteable, Readable, Writeable};
 use tock_registers::registers::{ReadOnly, ReadWrite};
 use tock_registers::{register_bitfields, register_structs};
@@ -41,7 +41,7 @@ register_structs! {
 const PATIENCE: u32 = 100_000;
 
 static BASE: AtomicUsize = AtomicUsize::new(FALLBACK_UART);
-static LINE: TicketMutex<()> = TicketMutex::new(());
+static LINE: SpinMutex<()> = SpinMutex::new(());
 
 /// Writes to the UART as it is; [`Log`] and the panic stand on it.
 pub(crate) struct Uart;

@@ -11,7 +11,7 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
 
 use buddy_system_allocator::Heap;
-use spin::mutex::{TicketMutex, TicketMutexGuard};
+use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 /// Bytes of a frame.
 const FRAME: usize = 4096;
@@ -65,7 +65,7 @@ impl Pool {
     }
 }
 
-static POOL: TicketMutex<Pool> = TicketMutex::new(Pool {
+static POOL: SpinMutex<Pool> = SpinMutex::new(Pool {
     own: Heap::empty(),
     own_start: 0,
     own_end: 0,
@@ -95,7 +95,7 @@ unsafe impl GlobalAlloc for Global {
     }
 }
 
-fn pool() -> TicketMutexGuard<'static, Pool> {
+fn pool() -> SpinMutexGuard<'static, Pool> {
     POOL.lock()
 }
 

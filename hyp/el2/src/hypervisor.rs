@@ -8,7 +8,7 @@ use pinfold_core::addr::{FRAME_SHIFT, FrameRange, Pfn, Physical};
 use pinfold_core::folio::Folio;
 use pinfold_core::hypervisor::Hypervisor;
 use pinfold_core::memory::Layout;
-use spin::mutex::{TicketMutex, TicketMutexGuard};
+use spin::mutex::{SpinMutex, SpinMutexGuard};
 use spin::once::Once;
 
 use crate::complaint::Complaint;
@@ -17,10 +17,10 @@ use crate::machine::El2Machine;
 use crate::platform::{Bytes, Platform};
 use crate::width::narrow;
 
-static HYPERVISOR: Once<TicketMutex<Hypervisor<El2Machine>>> = Once::new();
+static HYPERVISOR: Once<SpinMutex<Hypervisor<El2Machine>>> = Once::new();
 
 /// Takes the lock. Nothing that needs it runs before [`set_up`].
-pub(crate) fn lock() -> TicketMutexGuard<'static, Hypervisor<El2Machine>> {
+pub(crate) fn lock() -> SpinMutexGuard<'static, Hypervisor<El2Machine>> {
     HYPERVISOR.wait().lock()
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn set_up(
     let hypervisor = Hypervisor::new(El2Machine::new(), first.first(), folios, &layout)
         .map_err(|_| Complaint::OutOfFrames)?;
     let root = hypervisor.memory.host().root().low.frame().address().raw();
-    HYPERVISOR.call_once(|| TicketMutex::new(hypervisor));
+    HYPERVISOR.call_once(|| SpinMutex::new(hypervisor));
     Ok(root)
 }
 

@@ -11,7 +11,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use pinfold_core::addr::{FRAME_SHIFT, FRAME_SIZE};
-use spin::mutex::TicketMutex;
+use spin::mutex::SpinMutex;
 
 use crate::heap;
 use crate::percpu::{self, CPUS};
@@ -114,7 +114,7 @@ pub(crate) struct Stage1 {
 }
 
 /// The only [`Stage1`].
-pub(crate) static STAGE1: TicketMutex<Stage1> = TicketMutex::new(Stage1 { root: &ROOT });
+pub(crate) static STAGE1: SpinMutex<Stage1> = SpinMutex::new(Stage1 { root: &ROOT });
 
 /// Which entry of the table of `level` (1 to 3) speaks for `address`.
 const fn index(address: usize, level: u32) -> usize {

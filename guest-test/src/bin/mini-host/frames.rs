@@ -6,7 +6,7 @@
 use guest_test::bytes::{self, FRAME};
 use guest_test::tap::Failure;
 use spin::Once;
-use spin::mutex::TicketMutex;
+use spin::mutex::SpinMutex;
 
 use crate::{calls, platform};
 
@@ -28,8 +28,8 @@ pub(crate) struct Arena {
 }
 
 static ARENA: Once<Option<Arena>> = Once::new();
-static REGISTERED: TicketMutex<bool> = TicketMutex::new(false);
-static TAKEN: TicketMutex<[u64; WORDS]> = TicketMutex::new([0; WORDS]);
+static REGISTERED: SpinMutex<bool> = SpinMutex::new(false);
+static TAKEN: SpinMutex<[u64; WORDS]> = SpinMutex::new([0; WORDS]);
 
 /// Where arena and table are; the pin table is cleared the first time.
 pub(crate) fn arena() -> Result<Arena, Failure> {

@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 
 use buddy_system_allocator::Heap;
 use guest_test::bytes;
-use spin::mutex::TicketMutex;
+use spin::mutex::SpinMutex;
 
 const SIZE: usize = 1 << 20;
 
@@ -21,10 +21,10 @@ unsafe impl Sync for Arena {}
 static ARENA: Arena = Arena(UnsafeCell::new([0; SIZE]));
 
 /// A buddy heap behind a lock.
-struct Allocator(TicketMutex<Heap<21>>);
+struct Allocator(SpinMutex<Heap<21>>);
 
 #[global_allocator]
-static ALLOCATOR: Allocator = Allocator(TicketMutex::new(Heap::new()));
+static ALLOCATOR: Allocator = Allocator(SpinMutex::new(Heap::new()));
 
 // SAFETY: the heap gives each block to one owner, aligned and sized as asked; the lock makes it usable from all CPUs.
 unsafe impl GlobalAlloc for Allocator {

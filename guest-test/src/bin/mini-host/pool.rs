@@ -6,13 +6,13 @@ use alloc::vec::Vec;
 
 use guest_test::check;
 use guest_test::tap::{Failure, Outcome};
-use spin::mutex::TicketMutex;
+use spin::mutex::SpinMutex;
 
 use crate::calls::{self, Reply, Status};
 use crate::folio::Folio;
 
 /// What the pool holds of ours.
-static GIVEN: TicketMutex<Vec<Folio>> = TicketMutex::new(Vec::new());
+static GIVEN: SpinMutex<Vec<Folio>> = SpinMutex::new(Vec::new());
 
 /// Gives the pool 16 frames.
 pub(crate) fn feed() -> Outcome {

@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use guest_test::smccc::{self, psci};
 use guest_test::tap::Failure;
 use guest_test::{bytes, gic, start, timer};
-use spin::mutex::TicketMutex;
+use spin::mutex::SpinMutex;
 
 use crate::platform;
 
@@ -17,14 +17,14 @@ pub(crate) type Work = fn(u64) -> u64;
 
 /// One CPU's job.
 struct Slot {
-    work: TicketMutex<Option<(Work, u64)>>,
+    work: SpinMutex<Option<(Work, u64)>>,
     result: AtomicU64,
     done: AtomicU64,
 }
 
 static SLOTS: [Slot; start::CPUS] = [const {
     Slot {
-        work: TicketMutex::new(None),
+        work: SpinMutex::new(None),
         result: AtomicU64::new(0),
         done: AtomicU64::new(0),
     }

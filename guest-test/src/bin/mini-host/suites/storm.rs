@@ -5,7 +5,7 @@ use guest_test::random::Random;
 use guest_test::tap::Outcome;
 use guest_test::{check, gic, line, tests, timer};
 use pinfold_abi::{FUNCTION_BASE, HostCall, VM_PROTECTED, pin_word};
-use spin::mutex::TicketMutex;
+use spin::mutex::SpinMutex;
 
 use super::processors;
 use super::snapshot::Snapshot;
@@ -22,9 +22,9 @@ const TIME: u64 = 3000;
 const GFNS: u64 = 16;
 
 /// Handles that the storm got.
-static HANDLES: TicketMutex<[u64; 64]> = TicketMutex::new([0; 64]);
+static HANDLES: SpinMutex<[u64; 64]> = SpinMutex::new([0; 64]);
 /// The frames that the storm plays with: first, and how many.
-static FIELD: TicketMutex<[u64; 2]> = TicketMutex::new([0; 2]);
+static FIELD: SpinMutex<[u64; 2]> = SpinMutex::new([0; 2]);
 
 /// A word that may make sense as an argument.
 fn word(random: &mut Random, field: [u64; 2], handle: u64, el2: u64) -> u64 {
