@@ -4,6 +4,9 @@
 export PATH := /usr/bin:$(PATH)
 export RUSTC := /usr/bin/rustc
 export PINFOLD_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pinfold
+# Clones share one target directory, so what is fresh has to be told by content: cargo's unstable checksum freshness.
+export CARGO_UNSTABLE_CHECKSUM_FRESHNESS := true
+export RUSTC_BOOTSTRAP := 1
 CARGO_QEMU := CARGO_TARGET_DIR=$(PINFOLD_CACHE)/target /usr/bin/cargo qemu
 
 .DEFAULT_GOAL := help

@@ -71,6 +71,9 @@ impl<'a> Cargo<'a> {
             .current_dir(&self.workspace.root)
             .env("RUSTC", "/usr/bin/rustc")
             .env("CARGO_TARGET_DIR", self.target())
+            // Several clones share the directory: what is fresh is told by content, not by time. See the Makefile.
+            .env("CARGO_UNSTABLE_CHECKSUM_FRESHNESS", "true")
+            .env("RUSTC_BOOTSTRAP", "1")
             .env("CARGO_TERM_COLOR", "never");
         cargo
     }
@@ -78,9 +81,7 @@ impl<'a> Cargo<'a> {
     /// A cargo command for the bare-metal target.
     pub(crate) fn bare_metal(&self, verb: &str) -> Command {
         let mut cargo = self.command(verb);
-        cargo
-            .env("RUSTC_BOOTSTRAP", "1")
-            .args([BUILD_STD, "--target", BARE_METAL, "--release"]);
+        cargo.args([BUILD_STD, "--target", BARE_METAL, "--release"]);
         cargo
     }
 

@@ -27,9 +27,11 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    /// The clone that this program was built from.
+    /// The clone that `cargo qemu` was called in; without cargo, the one that this program was built from.
     pub(crate) fn open() -> Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        let package = std::env::var_os("CARGO_MANIFEST_DIR");
+        let package = package.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let root = Path::new(&package)
             .parent()
             .context("the harness has no place in a clone")?;
         Ok(Self {

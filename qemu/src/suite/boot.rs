@@ -5,7 +5,7 @@ use crate::machine::{Cpu, Machine};
 use anyhow::{Result, ensure};
 
 /// CPU model, CPUs and MiB: every pair of values occurs, not every triple.
-const MACHINES: [(Cpu, u32, u32); 8] = [
+const MACHINES: [(Cpu, u32, u32); 10] = [
     (Cpu::A76, 1, 512),
     (Cpu::A76, 2, 2048),
     (Cpu::A76, 4, 8192),
@@ -13,6 +13,8 @@ const MACHINES: [(Cpu, u32, u32); 8] = [
     (Cpu::Max, 2, 512),
     (Cpu::Max, 4, 2048),
     (Cpu::Max, 4, 512),
+    (Cpu::Max, 1, 2048),
+    (Cpu::A76, 2, 8192),
     (Cpu::A76, 8, 2048),
 ];
 
