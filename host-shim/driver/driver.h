@@ -227,7 +227,7 @@ int pinfold_vcpu_exit(struct pinfold_vcpu *vcpu, const struct arm_smccc_1_2_regs
 /* irq.c: interrupt lines, and making a vCPU look at them. */
 int pinfold_irq_line(struct pinfold_vm *vm, unsigned int intid, bool level);
 int pinfold_irq_line_ioctl(struct pinfold_vm *vm, const struct kvm_irq_level *line);
-void pinfold_irq_start(struct pinfold_vm *vm);
+void pinfold_irq_start(struct pinfold_vm *vm, u64 handle);
 void pinfold_vcpu_kick(struct pinfold_vcpu *vcpu);
 
 /* irqfd.c: eventfd -> interrupt line. */

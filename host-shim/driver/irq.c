@@ -87,15 +87,16 @@ int pinfold_irq_line(struct pinfold_vm *vm, unsigned int intid, bool level)
 /**
  * pinfold_irq_start - the VM has started: tell EL2 what the lines did before
  * @vm: the VM; no vCPU has run yet
+ * @handle: its name at EL2, which it does not know yet
  */
-void pinfold_irq_start(struct pinfold_vm *vm)
+void pinfold_irq_start(struct pinfold_vm *vm, u64 handle)
 {
 	struct pinfold_vcpu *target;
 	unsigned long flags;
 	unsigned int i;
 
 	spin_lock_irqsave(&vm->irq_lock, flags);
-	vm->irq_handle = vm->handle;
+	vm->irq_handle = handle;
 	for_each_set_bit(i, vm->irq_risen, PINFOLD_NR_SPIS) {
 		pinfold_irq_call(vm, PINFOLD_FIRST_SPI + i, true, &target);
 		if (!test_bit(i, vm->irq_level))

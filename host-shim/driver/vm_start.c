@@ -162,9 +162,10 @@ int pinfold_vm_start(struct pinfold_vm *vm)
 		return ret;
 	}
 
+	/* Before any vCPU can run: what is raised from then on kicks it. */
+	pinfold_irq_start(vm, handle);
 	/* Pairs with the acquire in pinfold_vcpu_run(). */
 	smp_store_release(&vm->handle, handle);
-	pinfold_irq_start(vm);
 	return 0;
 }
 
