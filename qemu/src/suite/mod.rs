@@ -10,6 +10,7 @@ mod cost;
 mod demonstration;
 mod driver;
 mod mini_host;
+mod program;
 mod shell;
 mod tap;
 mod unit;
@@ -149,6 +150,7 @@ pub(crate) fn run(workspace: Workspace, filter: &str) -> Result<()> {
     tests.extend(mini_host::tests());
     tests.extend(boot::tests());
     tests.extend(bad_input::tests());
+    tests.extend(program::tests());
     tests.extend(driver::tests());
     tests.extend(shell::tests());
     tests.extend(cost::tests());
