@@ -150,19 +150,31 @@ impl PinTable {
     }
 
     /// What the words say of the one frame, which may be part of a larger folio of the host's.
+    ///
+    /// Tails have the word 0, so the first other word, from the frame upwards, must be that of its head. A word of the frame's own
+    /// is not overruled by one of a larger folio: when the host split that, the parts got words of their own.
     pub fn frame_verdict<M: Machine>(&self, pfn: Pfn, machine: &M) -> Verdict {
-        let mut last = None;
-        for order in (0..=limit::MAX_ORDER).filter_map(Order::new) {
-            let Some(word) = self.word(pfn.align_down(order), machine) else {
-                break;
-            };
-            if word == pin_word::donatable(order.raw()) {
-                return Verdict::Exclusive;
-            }
-            last = last.filter(|last| *last != 0).or(Some(word));
+        let Some(own) = self.word(pfn, machine) else {
+            return Verdict::Unknown;
+        };
+        let heads = orders().map(|order| pfn.align_down(order));
+        let mut words = heads.map_while(|head| Some((head, self.word(head, machine)?)));
+        let found = words.find(|(_, word)| *word != 0);
+        let (head, word) = found.unwrap_or((pfn, own));
+        let speaks_for_it = |order: Order| {
+            word == pin_word::donatable(order.raw()) && pfn.align_down(order) == head
+        };
+        if orders().any(speaks_for_it) {
+            Verdict::Exclusive
+        } else {
+            Verdict::Other { index: 0, word }
         }
-        last.map_or(Verdict::Unknown, |word| Verdict::Other { index: 0, word })
     }
+}
+
+/// All orders that a folio can have.
+fn orders() -> impl Iterator<Item = Order> {
+    (0..=limit::MAX_ORDER).filter_map(Order::new)
 }
 
 /// What the pin words say of a folio.
@@ -179,4 +191,88 @@ pub enum Verdict {
     },
     /// No complete range speaks for all of it.
     Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::Frame;
+    use crate::machine::test::{FakeMachine, RAM, boot, call};
+    use pinfold_abi::{HostCall, claim};
+
+    const TABLE: u64 = RAM + 1024;
+    const FRAMES: u64 = 512;
+    /// A block of RAM but for its last 16 frames, of which the table does not speak.
+    const SPOKEN: u64 = FRAMES - 16;
+
+    /// What the words say of `RAM + offset` when these are all that are not 0.
+    fn verdict(offset: u64, words: &[(usize, u32)]) -> Verdict {
+        let mut fake = boot(3 * 512);
+        let (table, first) = (claim::Pfn(TABLE), claim::Pfn(RAM));
+        let frames = claim::Count(SPOKEN);
+        let call = call(
+            &mut fake,
+            HostCall::PinTableRegister {
+                table,
+                first,
+                frames,
+            },
+        );
+        assert_eq!(call[..2], [0, 0]);
+        for (index, word) in words {
+            let machine: &mut FakeMachine = fake.memory.machine_mut();
+            machine.set_pin_word(TABLE, *index, *word);
+        }
+        let pfn = Frame::new(RAM + offset).unwrap();
+        fake.memory.pins.frame_verdict(pfn, fake.memory.machine())
+    }
+
+    fn other(word: u32) -> Verdict {
+        Verdict::Other { index: 0, word }
+    }
+
+    #[test]
+    fn the_head_of_any_order_speaks_for_its_frames() {
+        for order in 0..=limit::MAX_ORDER {
+            let size = 1_usize << order;
+            let head = if order == limit::MAX_ORDER { 0 } else { size };
+            let good = [(head, pin_word::donatable(order))];
+            let first = u64::try_from(head).unwrap();
+            let last = (first + u64::try_from(size).unwrap()).min(SPOKEN) - 1;
+            assert_eq!(verdict(first, &good), Verdict::Exclusive, "order {order}");
+            assert_eq!(verdict(last, &good), Verdict::Exclusive, "order {order}");
+            if order < limit::MAX_ORDER {
+                assert_ne!(
+                    verdict(last + 1, &good),
+                    Verdict::Exclusive,
+                    "order {order}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_word_nearer_to_the_frame_is_the_one_that_counts() {
+        let block = (0, pin_word::donatable(9));
+        assert_eq!(verdict(5, &[block]), Verdict::Exclusive);
+        // The host split its folio: the parts have words of their own.
+        let split = [(0, pin_word::donatable(0)), (5, pin_word::donatable(0))];
+        assert_eq!(verdict(5, &split), Verdict::Exclusive);
+        assert_eq!(verdict(6, &split), other(pin_word::donatable(0)));
+        for word in [1, 2, pin_word::EXCLUSIVE | 1, pin_word::donatable(2)] {
+            assert_eq!(verdict(5, &[block, (5, word)]), other(word));
+        }
+        for word in [1, 2, pin_word::EXCLUSIVE | 1] {
+            assert_eq!(verdict(5, &[block, (4, word)]), other(word));
+        }
+    }
+
+    #[test]
+    fn no_word_is_no_pin() {
+        assert_eq!(verdict(5, &[]), other(0));
+        assert_eq!(
+            verdict(SPOKEN, &[(0, pin_word::donatable(9))]),
+            Verdict::Unknown
+        );
+    }
 }
