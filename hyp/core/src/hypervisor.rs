@@ -145,11 +145,12 @@ impl<M: Machine> Hypervisor<M> {
         HostAbortOutcome::Inject
     }
 
-    /// Ends all VMs and wipes their memory, because the machine is about to be reset or switched off: RAM may live through that, and
+    /// Ends all VMs and wipes their memory and registers, because the machine is about to be reset or switched off: RAM may live through that, and
     /// whoever boots next is not the one who was refused. Nothing else may be asked of this object afterwards.
     pub fn end_guests(&mut self) {
-        for vm in self.vms.iter() {
+        for vm in self.vms.iter_mut() {
             vm.memory.stage2.sever(&mut self.memory.machine);
+            vm.vcpus.forget_registers();
         }
         self.memory.wipe_what_guests_own();
     }

@@ -111,6 +111,15 @@ impl Vcpus {
         }
     }
 
+    /// Forgets what is in the registers of every vCPU that is not loaded.
+    pub(crate) fn forget_registers(&mut self) {
+        for slot in &mut self.slots {
+            if let Slot::Present(vcpu) = slot {
+                **vcpu = Vcpu::default();
+            }
+        }
+    }
+
     /// Notes that vCPU `index` runs on processor `cpu` now, and says whether another one ran there before.
     pub fn enters(&mut self, cpu: usize, index: u8) -> bool {
         match self.last_on_cpu.get_mut(cpu) {

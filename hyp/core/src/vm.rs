@@ -297,8 +297,9 @@ impl VmTable {
     }
 
     /// All VMs.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Vm> {
-        self.slots.iter().filter_map(|slot| slot.vm.as_deref())
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Vm> {
+        let slots = self.slots.iter_mut();
+        slots.filter_map(|slot| slot.vm.as_deref_mut())
     }
 
     /// Takes the VM that `handle` names out.

@@ -90,6 +90,8 @@ unsafe impl GlobalAlloc for Global {
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if let Some(block) = NonNull::new(block) {
+            // A guest's registers were in there, perhaps, and RAM lives through a reset.
+            clear(block, layout.size());
             pool().free(block, layout);
         }
     }
@@ -134,7 +136,7 @@ fn allocate_zeroed(layout: Layout) -> Option<usize> {
 }
 
 fn clear(block: NonNull<u8>, bytes: usize) {
-    // SAFETY: the block has just come from the heap: mapped, writable, and nobody else's.
+    // SAFETY: the block has just come from the heap, or is about to go back: mapped, writable, and nobody else's.
     unsafe { block.write_bytes(0, bytes) };
 }
 

@@ -245,6 +245,20 @@ fn unsharing_waits_for_the_pin() {
 }
 
 #[test]
+fn the_end_of_the_machine_leaves_no_registers() {
+    let mut host = Host::new();
+    let mut loaded = host.enter(0, 0);
+    loaded.vcpu.context.x = [0x005e_c7e7; 31];
+    loaded.vcpu.context.fp.v = [0x005e_c7e7; 32];
+    host.finish(loaded, VcpuExit::Interrupt);
+    host.hypervisor.end_guests();
+    let vm = host.hypervisor.vms.get(VmHandle::new(host.vm.0).unwrap());
+    let vcpu = vm.unwrap().vcpus.load(0).unwrap();
+    assert_eq!(vcpu.context.x, [0; 31]);
+    assert_eq!(vcpu.context.fp.v, [0; 32]);
+}
+
+#[test]
 fn only_the_guest_says_where_a_vcpu_starts() {
     let mut host = Host::new();
     assert!(matches!(
