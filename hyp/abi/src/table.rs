@@ -89,7 +89,7 @@ host_calls! {
     (
         vm: Handle = "the VM",
         vcpu: VcpuIndex = "the vCPU",
-        answer: Value = "the value of an `MMIO_READ`; 0 or 1 after an `UNSHARE_REQUEST`; otherwise ignored"
+        answer: Value = "the value of an `MMIO_READ`; 0 or 1 after `SHARED` and `UNSHARE_REQUEST`; otherwise ignored"
     ) -> (
         reason: "number" = "exit reason",
         detail0: "value" = "see the exit reasons",
@@ -198,7 +198,7 @@ numbers! {
     3 MmioRead = "MMIO_READ";
     #[doc = "A device is written; x3 = IPA, x4 = width in bytes, x5 = value."]
     4 MmioWrite = "MMIO_WRITE";
-    #[doc = "The guest shared frames, which the host may map now; x3 = GFN, x4 = count."]
+    #[doc = "The guest shared frames, which the host may map now; x3 = GFN, x4 = count. Answer 0; or 1 to decline: frames that are still pinned exclusively and isolated are the guest's alone again, and it is told that its call failed."]
     5 Shared = "SHARED";
     #[doc = "The guest wants frames back; x3 = GFN, x4 = count; pin them exclusively, isolate them and answer 0, or answer 1."]
     6 UnshareRequest = "UNSHARE_REQUEST";

@@ -8,7 +8,7 @@
 //! | interrupt of the host | nothing | that there was one |
 //! | virtual timer, list registers | inject, resume | nothing |
 //! | `WFI` | resume if an interrupt waits | when the timer fires |
-//! | call | answer, share, PSCI | of sharing: the GFN; of PSCI: what to schedule |
+//! | call | answer, share, PSCI | of sharing: the GFN, which it may decline; of PSCI: what to schedule |
 //! | vGIC access, trapped register | emulate, or an exception for the guest | whom to kick |
 //! | abort in guest RAM | nothing | the GFN |
 //! | abort elsewhere | nothing | address and width; of a store the value |
@@ -28,7 +28,7 @@ use crate::refusal::Refusal;
 use crate::sysreg::Answer;
 use crate::vcpu::{Awaited, GuestContext, LoadedVcpu, Vcpu, VcpuExit};
 use crate::vgic::Vgic;
-use crate::vm::{Vm, VmHandle};
+use crate::vm::{GuestMemory, Vm, VmHandle};
 use pinfold_abi::Counter;
 
 /// What a `VCPU_RUN` starts.
@@ -67,6 +67,9 @@ impl<M: Machine> Hypervisor<M> {
         if let Some(stop) = reason_to_stop(vm, slot, &mut vcpu) {
             vm.vcpus.unload(slot, vcpu);
             return Ok(RunStart::Stop(stop));
+        }
+        if let (Awaited::Share(gfn), 1..) = (vcpu.awaited, answer) {
+            decline_share(&mut self.memory, &mut vm.memory, &mut vcpu, gfn);
         }
         vcpu.accept(answer);
         vcpu.ran = true;
@@ -230,6 +233,7 @@ impl<M: Machine> Hypervisor<M> {
         match self.memory.share(&mut vm.memory, gfn).map(Share::commit) {
             Ok(()) => {
                 context.answer([SUCCESS, 0, 0, 0]);
+                loaded.vcpu.awaited = Awaited::Share(gfn);
                 Resumption::Host(VcpuExit::Shared {
                     gfn: gfn.raw(),
                     count: 1,
@@ -454,6 +458,19 @@ fn reason_to_stop(vm: &mut Vm, index: usize, vcpu: &mut Vcpu) -> Option<VcpuExit
     }
 }
 
+/// Takes back what the guest shared and the host cannot use, and tells the guest. A frame whose pin word says that the host can use
+/// it stays shared, whatever the host answers.
+fn decline_share<M: Machine>(
+    memory: &mut Memory<M>,
+    guest: &mut GuestMemory,
+    vcpu: &mut Vcpu,
+    gfn: Gfn,
+) {
+    if memory.unshare(guest, gfn).map(Unshare::commit).is_ok() {
+        vcpu.context.answer([INVALID_PARAMETER, 0, 0, 0]);
+    }
+}
+
 fn is_ram(vm: &Vm, ipa: u64) -> bool {
     Ipa::new(ipa).is_some_and(|ipa| vm.memory.is_ram(ipa.frame()))
 }
@@ -484,7 +501,7 @@ impl Vcpu {
     /// Takes what the host answered to the last exit.
     fn accept(&mut self, answer: u64) {
         match core::mem::take(&mut self.awaited) {
-            Awaited::Nothing => {}
+            Awaited::Nothing | Awaited::Share(_) => {}
             Awaited::Load(access) => self
                 .context
                 .set_register(access.register, access.extend(answer)),

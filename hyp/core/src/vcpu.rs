@@ -4,6 +4,7 @@
 //! ever reaches the host but the few words of a [`VcpuExit`]. [`Vcpu`] adds what the core remembers between two
 //! runs. A vCPU that runs is *moved* out of its VM into a [`LoadedVcpu`], so it cannot be loaded twice.
 
+use crate::addr::Gfn;
 use crate::exit::Access;
 use crate::hypervisor::CallRegisters;
 use crate::injection::Injection;
@@ -138,6 +139,8 @@ pub enum Awaited {
     Nothing,
     /// The value of an MMIO load.
     Load(Access),
+    /// Whether the host took the frame that the guest shared: 0 if so, anything else gives it back.
+    Share(Gfn),
     /// Leave to unshare: 0 executes the guest's call again, anything else refuses it.
     Unshare,
 }

@@ -1,10 +1,11 @@
 //! Runs on a machine of plain memory: what a guest gets, and what the host learns.
 
 use super::*;
+use crate::addr::Frame;
 use crate::exit::Syndrome;
 use crate::id_registers::ID_REGISTERS;
 use crate::machine::test::{FakeMachine, RAM, boot, call};
-use pinfold_abi::{ExitReason, HostCall, Status, claim, pin_word};
+use pinfold_abi::{ExitReason, HostCall, State, Status, claim, pin_word};
 
 const FRAMES: u64 = 4 * 512;
 const GUEST: u64 = 0x40000;
@@ -242,6 +243,39 @@ fn unsharing_waits_for_the_pin() {
     assert_eq!(loaded.vcpu.context.arguments(), unshare);
     assert_eq!(host.exit(&mut loaded, HVC), Resumption::Guest);
     assert_eq!(loaded.vcpu.context.arguments(), [SUCCESS, 0, 0, 0]);
+}
+
+#[test]
+fn a_host_may_decline_what_is_shared() {
+    let mut host = Host::new();
+    host.donate(0);
+    let share = [0xc600_0003, GUEST << 12, 0, 0];
+    let shared = [ExitReason::Shared.number(), GUEST, 1, 0];
+    assert_eq!(host.turn(0, share, HVC), shared);
+    let loaded = host.enter(0, 1);
+    assert_eq!(
+        loaded.vcpu.context.arguments(),
+        [INVALID_PARAMETER, 0, 0, 0]
+    );
+    host.finish(loaded, VcpuExit::Interrupt);
+    let state = |host: &Host| {
+        let folios = host.hypervisor.memory.folios();
+        folios.whole(Frame::new(FIRST).unwrap()).state.number()
+    };
+    assert_eq!(state(&host), State::Guest);
+
+    // With a pin word by which the host can use it, it is the host's to use.
+    assert_eq!(host.turn(0, share, HVC), shared);
+    host.pin(FIRST, 1);
+    let loaded = host.enter(0, 1);
+    assert_eq!(loaded.vcpu.context.arguments(), [SUCCESS, 0, 0, 0]);
+    assert_eq!(state(&host), State::GuestSharedHost);
+    host.finish(loaded, VcpuExit::Interrupt);
+    // The answer was for that exit, and for no later one.
+    host.pin(FIRST, pin_word::donatable(0));
+    let loaded = host.enter(0, 1);
+    assert_eq!(loaded.vcpu.context.arguments(), [SUCCESS, 0, 0, 0]);
+    assert_eq!(state(&host), State::GuestSharedHost);
 }
 
 #[test]
