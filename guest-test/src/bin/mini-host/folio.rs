@@ -66,6 +66,15 @@ impl Folio {
         frames::set_pin(self.pfn, word);
     }
 
+    /// Gives each frame a pin word of its own, if the head has one that speaks for all: what the kernel does when it splits.
+    pub(crate) fn split_pin(&self) {
+        if self.order > 0 && frames::pin(self.pfn) == pin_word::donatable(self.order) {
+            for frame in self.pfn..self.pfn + self.frames() {
+                frames::set_pin(frame, pin_word::donatable(0));
+            }
+        }
+    }
+
     /// Reads the word at a byte offset.
     pub(crate) fn read(&self, offset: u64) -> Result<u64, Fault> {
         memory_probe::read(self.address() + offset)

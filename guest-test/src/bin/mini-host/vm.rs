@@ -51,6 +51,8 @@ pub(crate) struct Vm {
     handle: u64,
     folios: Vec<(u64, Folio)>,
     console: Vec<u8>,
+    /// `SHARED` exits are declined, and the folio stays pinned as it is.
+    pub(crate) declines_share: bool,
     /// `UNSHARE_REQUESTs` are answered with a refusal.
     pub(crate) refuses_unshare: bool,
     /// How many exits of SHARED and `UNSHARE_REQUEST` came.
@@ -65,6 +67,7 @@ impl Vm {
             handle,
             folios: Vec::new(),
             console: Vec::new(),
+            declines_share: false,
             refuses_unshare: false,
             shared: [0; 2],
         })
@@ -153,6 +156,18 @@ impl Vm {
             .ok_or_else(|| Failure::new(format_args!("the guest has nothing at gfn {gfn:#x}")))
     }
 
+    /// The frame behind a guest frame.
+    pub(crate) fn pfn(&self, gfn: u64) -> Result<u64, Failure> {
+        let at = |(first, folio): &(u64, Folio)| {
+            let index = gfn.checked_sub(*first)?;
+            (index < folio.frames()).then_some(folio.pfn() + index)
+        };
+        let mut folios = self.folios.iter();
+        folios
+            .find_map(at)
+            .ok_or_else(|| Failure::new(format_args!("the guest has nothing at gfn {gfn:#x}")))
+    }
+
     /// Runs a vCPU once, with an alarm that brings it back after 100 ms; serves the interrupts that came.
     pub(crate) fn run(&self, vcpu: u64, answer: u64) -> Result<Exit, Failure> {
         exit_of(self.try_run(vcpu, answer))
@@ -189,7 +204,7 @@ impl Vm {
                     return Ok(Event::Verdict(third == 0));
                 }
                 ExitReason::MmioRead if first == port::ASK => return Ok(Event::Asked),
-                ExitReason::Shared => self.shared(first, second)?,
+                ExitReason::Shared => answer = self.shared(first, second)?,
                 ExitReason::UnshareRequest => answer = self.unshare(first, second)?,
                 ExitReason::MmioRead
                 | ExitReason::MmioWrite
@@ -212,14 +227,18 @@ impl Vm {
         self.donate(gfn, folio)
     }
 
-    /// The guest shared a range: its folios keep an ordinary pin.
-    fn shared(&mut self, gfn: u64, count: u64) -> Outcome {
+    /// The guest shared a range: its folios are split, if need be, and the frames keep an ordinary pin.
+    fn shared(&mut self, gfn: u64, count: u64) -> Result<u64, Failure> {
         let [shared, _] = &mut self.shared;
         *shared += 1;
-        for gfn in gfn..gfn + count {
-            self.folio(gfn)?.set_pin(1);
+        if self.declines_share {
+            return Ok(1);
         }
-        Ok(())
+        for gfn in gfn..gfn + count {
+            self.folio(gfn)?.split_pin();
+            frames::set_pin(self.pfn(gfn)?, 1);
+        }
+        Ok(0)
     }
 
     /// The guest wants a range back: its folios are pinned exclusively and isolated again.
@@ -230,7 +249,7 @@ impl Vm {
             return Ok(1);
         }
         for gfn in gfn..gfn + count {
-            self.folio(gfn)?.set_pin(pin_word::donatable(0));
+            frames::set_pin(self.pfn(gfn)?, pin_word::donatable(0));
         }
         Ok(0)
     }

@@ -345,7 +345,7 @@ fn work_per_call_is_bounded() {
     assert_eq!(world.machine().wiped, 1024);
 }
 
-fn touch(world: &mut World, pfn: u64) -> HostAbortOutcome {
+pub(crate) fn touch(world: &mut World, pfn: u64) -> HostAbortOutcome {
     let ipa = Ipa::new(pfn << 12).unwrap();
     let abort = HostAbort {
         ipa,

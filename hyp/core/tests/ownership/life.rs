@@ -1,7 +1,9 @@
 //! One VM from its creation to its end, call by call, with the oracle after each.
 
+use crate::calls::touch;
 use crate::oracle::World;
 use pinfold_abi::{HostCall, Status, claim};
+use pinfold_core::hypervisor::HostAbortOutcome;
 use pinfold_core::machine::Vmid;
 use pinfold_core::machine::test::{RAM, gfn};
 use pinfold_core::memory::{Share, Unshare};
@@ -147,6 +149,58 @@ fn a_vm_comes_and_goes() {
             before,
             "the host's entries are not what they were"
         );
+        assert_eq!(world.machine().tables_in_use(), pool, "tables were lost");
+    }
+}
+
+/// What the host does to its pin words when it splits a folio that it has isolated.
+fn split_pins(world: &mut World, order: u8) {
+    for frame in FIRST..FIRST + (1 << order) {
+        world.pin(frame, pinfold_abi::pin_word::donatable(0));
+    }
+}
+
+#[test]
+fn one_page_of_a_large_folio_is_shared_and_taken_back() {
+    for order in 1..=9 {
+        let mut world = World::new(FRAMES);
+        let (before, pool) = (
+            world.machine().leaves(Vmid::HOST),
+            world.machine().tables_in_use(),
+        );
+        let vm = create(&mut world);
+        let size = 1 << order;
+        assert_eq!(ok(donate(&mut world, vm, 0, 1, order)), 1);
+        ok(world.call(HostCall::VmStart { vm }));
+        world.guests_write();
+        // The host's kernel has a decoy in it, next to the page and in the page.
+        for decoy in [0, size / 2] {
+            assert_eq!(touch(&mut world, FIRST + decoy), HostAbortOutcome::Decoy);
+        }
+        for page in [size / 2, size - 1, 0] {
+            let at = GUEST + page;
+            assert!(share(&mut world, vm, at), "order {order}, page {page}");
+            world.check();
+            // Before the host splits its own folio, its word still speaks for all pages of it.
+            assert!(unshare(&mut world, vm, at));
+            world.check();
+            assert!(share(&mut world, vm, at));
+            split_pins(&mut world, order);
+            world.pin(FIRST + page, 1);
+            assert!(!unshare(&mut world, vm, at), "the host has it");
+            world.pin(FIRST + page, pinfold_abi::pin_word::donatable(0));
+            assert!(unshare(&mut world, vm, at));
+            world.check();
+            world.pin_folio(FIRST, order);
+        }
+        // A mix for the end: pages, shared pages, a page with a decoy.
+        split_pins(&mut world, order);
+        assert!(share(&mut world, vm, GUEST + 1));
+        assert_eq!(touch(&mut world, FIRST), HostAbortOutcome::Decoy);
+        world.guests_write();
+        world.check();
+        tear_down(&mut world, vm);
+        assert_eq!(world.machine().leaves(Vmid::HOST), before);
         assert_eq!(world.machine().tables_in_use(), pool, "tables were lost");
     }
 }

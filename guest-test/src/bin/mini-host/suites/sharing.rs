@@ -1,11 +1,11 @@
 //! Guarantee G6: the guest alone decides what of it is shared.
 
 use guest_test::bytes::FRAME;
-use guest_test::{check, check_eq, tests};
+use guest_test::{check, check_eq, memory_probe, tests};
 
 use super::snapshot::expect_state;
 use crate::calls::{self, State, Status};
-use crate::folio::Folio;
+use crate::folio::pattern;
 use crate::micro::Command;
 use crate::vm::{SCRATCH_GFN, Vm};
 
@@ -97,14 +97,72 @@ tests! { "sharing":
         other.end()?;
     }
 
-    /// A page inside a large folio is refused or shared alone; the rest stays out of reach.
-    part_of_a_large_folio {
+    /// If the host declines a share, the guest hears it, and the page stays the guest's.
+    a_share_that_the_host_declines {
         let mut vm = Vm::puppet()?;
-        let folio = Folio::take_pinned(2)?;
-        folio.fill(3)?;
-        vm.donate(SCRATCH_GFN, folio)?;
-        let result = call(&mut vm, MEM_SHARE);
-        check!(vm.folio(SCRATCH_GFN)?.read(FRAME).is_err(), "the host reads a page that was not shared: {:x?}", result.is_ok());
+        vm.give_filled(SCRATCH_GFN, 0, 1)?;
+        vm.declines_share = true;
+        check_eq!(call(&mut vm, MEM_SHARE)?, INVALID, "MEM_SHARE");
+        expect_state(vm.pfn(SCRATCH_GFN)?, State::Guest, "after it was declined")?;
+        check!(vm.folio(SCRATCH_GFN)?.read(0).is_err(), "the host reads a page that it declined");
+        vm.declines_share = false;
+        check_eq!(call(&mut vm, MEM_SHARE)?, 0, "MEM_SHARE");
+        check!(vm.folio(SCRATCH_GFN)?.read(0).is_ok(), "the host does not read a shared page");
+        // Whose pin says that it has the page cannot decline it.
+        vm.declines_share = true;
+        vm.folio(SCRATCH_GFN)?.set_pin(pinfold_abi::pin_word::donatable(0));
+        check_eq!(call(&mut vm, MEM_UNSHARE)?, 0, "MEM_UNSHARE");
+        vm.folio(SCRATCH_GFN)?.set_pin(1);
+        check_eq!(call(&mut vm, MEM_SHARE)?, 0, "MEM_SHARE of a page with an ordinary pin, declined");
+        expect_state(vm.pfn(SCRATCH_GFN)?, State::GuestSharedHost, "after that")?;
+        vm.end()?;
+    }
+
+    /// One page of a large folio is shared, and taken back; the rest stays out of reach, and all of it comes back wiped.
+    part_of_a_large_folio {
+        for order in [1, 2, 5, 8, 9] {
+            let mut vm = Vm::puppet()?;
+            let gfn = SCRATCH_GFN.next_multiple_of(1 << order);
+            vm.give_filled(gfn, order, 3)?;
+            let end = (1 << order) - 1;
+            for (round, page) in [end, end / 2, end].into_iter().enumerate() {
+                let (ipa, offset) = ((gfn + page) * FRAME, page * FRAME);
+                let decoy = memory_probe::read(vm.folio(gfn)?.kernel_address());
+                check_eq!(decoy, Ok(0), "what the kernel sees of a folio of order {order}");
+                check_eq!(vm.calls(MEM_SHARE, ipa)?, 0, "MEM_SHARE of page {page} of order {order}, round {round}");
+                check_eq!(vm.folio(gfn)?.read(offset), Ok(pattern(3, offset)), "the host's view of the shared page");
+                check_eq!(vm.reads(ipa)?, pattern(3, offset), "the guest's view of it");
+                for other in [0, page.saturating_sub(1), page + 1, end].into_iter().filter(|other| *other != page && *other <= end) {
+                    check!(vm.folio(gfn)?.read(other * FRAME).is_err(), "the host reads page {other}, which is not shared");
+                    check_eq!(vm.reads((gfn + other) * FRAME)?, pattern(3, other * FRAME), "the guest's page {other}");
+                }
+                if round < 2 {
+                    check_eq!(vm.calls(MEM_UNSHARE, ipa)?, 0, "MEM_UNSHARE");
+                    check!(vm.folio(gfn)?.read(offset).is_err(), "the host reads page {page} after MEM_UNSHARE");
+                }
+            }
+            vm.teardown_begin().done("VM_TEARDOWN_BEGIN")?;
+            for (first, folio) in vm.reclaim_all()? {
+                if first == gfn {
+                    folio.holds("after reclaim", |_| 0)?;
+                }
+            }
+            vm.end_after_teardown()?;
+        }
+    }
+
+    /// The host has not split its folio yet, and declines: the guest has all of it again, and may try again.
+    part_of_a_large_folio_is_declined {
+        let mut vm = Vm::puppet()?;
+        let gfn = SCRATCH_GFN.next_multiple_of(512);
+        vm.give_filled(gfn, 9, 3)?;
+        vm.declines_share = true;
+        check_eq!(vm.calls(MEM_SHARE, (gfn + 7) * FRAME)?, INVALID, "MEM_SHARE");
+        expect_state(vm.pfn(gfn + 7)?, State::Guest, "after it was declined")?;
+        check!(vm.folio(gfn)?.read(7 * FRAME).is_err(), "the host reads a page that it declined");
+        vm.declines_share = false;
+        check_eq!(vm.calls(MEM_SHARE, (gfn + 7) * FRAME)?, 0, "MEM_SHARE");
+        check_eq!(vm.folio(gfn)?.read(7 * FRAME), Ok(pattern(3, 7 * FRAME)), "the host's view of the shared page");
         vm.end()?;
     }
 }
