@@ -135,8 +135,8 @@ fn host_abort(syndrome: u64) {
     let page = match (syndrome >> 2) & 0xf {
         status::PERMISSION if !walk => match translate(far) {
             Some(page) => page,
-            // The host changed its own table meanwhile: it will fault by it, or not at all.
-            None => return,
+            // By the host's own table there is nothing, now or for a read of EL1: it sees for itself. Trying again might never end.
+            None => return inject::abort(syndrome, far),
         },
         status::ADDRESS_SIZE | status::TRANSLATION | status::ACCESS_FLAG | status::PERMISSION => {
             (HPFAR_EL2.get() >> 4 & 0xfff_ffff_ffff) << 12
