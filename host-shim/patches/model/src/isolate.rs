@@ -1,0 +1,194 @@
+//! Isolation and the split of what is isolated, as in `mm/exclusive_pin.c`.
+//!
+//! Under the folio lock the folio is unmapped, and the reference count frozen at what the page cache and the owner's pin
+//! account for. That it could be frozen proves that nobody else had a
+//! reference; while it is frozen nobody gets one; the isolated bit is set meanwhile, so whoever gets one later sees it.
+//!
+//! Not modelled: the look at the count before the folio is unmapped, and the draining of the LRU batches, which only
+//! make success more likely; batches of folios, which are isolated independently of each other; the TLBs.
+
+use crate::memory::{Entry, Kind, Memory, Page};
+use crate::mutant::Mutant;
+use crate::word::{ISOLATED, ORDER, exclusive};
+use crate::{Grab, Refusal};
+use loom::sync::atomic::Ordering::SeqCst;
+use loom::sync::atomic::fence;
+use std::sync::PoisonError;
+
+impl Memory {
+    /// `folio_isolate_exclusive()`, with the `mmap_lock` that its caller has.
+    pub(crate) fn isolate(&self, folio: Page) -> Result<(), Refusal> {
+        if self.frame(folio).word.read() != exclusive(self.order(folio)) {
+            return Err(Refusal::Busy);
+        }
+        let _mmap = (!self.is(Mutant::NoMmapLock)).then(|| {
+            self.mmap_lock
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+        });
+        let _lock = (!self.is(Mutant::NoFolioLock)).then(|| self.lock_folio());
+        if self.kind() == Kind::Shmem && !self.is_in_file() {
+            return Err(Refusal::Again);
+        }
+        self.isolate_locked(folio)
+    }
+
+    /// `isolate_locked()`: `begin_isolation()`, the flush of the TLBs, `end_isolation()`.
+    fn isolate_locked(&self, folio: Page) -> Result<(), Refusal> {
+        let word = &self.frame(folio).word;
+        let order = self.order(folio);
+        word.begin_isolation(order)?;
+        if !self.is(Mutant::DropUnmap) {
+            self.unmap_all(folio);
+        }
+        let unmapped = self.mappings(folio) == 0 || self.is(Mutant::DropUnmap);
+        let marked = unmapped && self.mark_isolated(folio, ISOLATED | exclusive(order));
+        if !marked && !self.is(Mutant::ForgetPin) {
+            word.write(exclusive(order));
+        }
+        if marked || !self.is(Mutant::ForgetRemap) {
+            self.remap_all(folio);
+        }
+        if marked { Ok(()) } else { Err(Refusal::Again) }
+    }
+
+    /// `mark_isolated()`.
+    fn mark_isolated(&self, folio: Page, isolated: u32) -> bool {
+        let frame = self.frame(folio);
+        let expected = self.expected(folio) + 1;
+        if !frame.refs.freeze(expected) {
+            return false;
+        }
+        let late = self.is(Mutant::MarkAfterUnfreeze);
+        if !late {
+            frame.word.write(isolated);
+        }
+        if !self.is(Mutant::CompareOnly) {
+            frame.refs.unfreeze(expected);
+        }
+        if late {
+            frame.word.write(isolated);
+        }
+        true
+    }
+
+    /// `try_to_migrate()` and `try_to_unmap()`.
+    pub(crate) fn unmap_all(&self, folio: Page) {
+        for page in self.pages(folio) {
+            let _table = self.lock_page_table();
+            let frame = self.frame(page);
+            if frame.entry() != Entry::Present {
+                continue;
+            }
+            if self.kind() == Kind::Shmem {
+                self.unmap(folio, page, Entry::None);
+            } else {
+                // folio_try_share_anon_rmap_pte(): what is pinned stays mapped.
+                frame.set_entry(Entry::None);
+                fence(SeqCst);
+                if self.frame(folio).word.is_pinned() {
+                    frame.set_entry(Entry::Present);
+                    return;
+                }
+                self.unmap(folio, page, Entry::Migration);
+            }
+            self.put(folio, 1);
+        }
+    }
+
+    /// `remove_migration_ptes()`: there are none for shmem.
+    pub(crate) fn remap_all(&self, folio: Page) {
+        for page in self.pages(folio) {
+            let _table = self.lock_page_table();
+            if self.frame(page).entry() == Entry::Migration {
+                self.frame(folio).refs.get();
+                self.map(folio, page);
+            }
+        }
+    }
+
+    /// `folio_unisolate_exclusive()`, after EL2 has given the pages back. The folio stays pinned exclusively.
+    pub(crate) fn unisolate(&self, folio: Page) {
+        if self.is(Mutant::UnisolateTooEarly) {
+            self.frame(folio).word.clear_isolated();
+            self.give_back(folio);
+            return;
+        }
+        self.give_back(folio);
+        self.frame(folio).word.clear_isolated();
+    }
+
+    /// EL2 takes the pages of an isolated folio.
+    pub(crate) fn donate(&self, folio: Page) {
+        for page in self.pages(folio) {
+            self.frame(page).contents.donate();
+        }
+    }
+
+    fn give_back(&self, folio: Page) {
+        for page in self.pages(folio) {
+            self.frame(page).contents.give_back();
+        }
+    }
+
+    /// `page_split_exclusive()`: a large folio that is isolated becomes single pages, each pinned and isolated.
+    pub(crate) fn split(&self, folio: Page) -> Result<(), Refusal> {
+        let _mmap = self
+            .mmap_lock
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        // folio_isolate_lru()
+        self.frame(folio).refs.get();
+        let lock = self.lock_folio();
+        let split = self.split_locked(folio);
+        drop(lock);
+        // folio_putback_lru()
+        self.put(folio, 1);
+        split
+    }
+
+    /// `split_locked()`. The words of the tails are there before anybody can find the tails.
+    fn split_locked(&self, folio: Page) -> Result<(), Refusal> {
+        let (first, second) = (self.frame(folio), self.frame(Page::Second));
+        let whole = first.word.read();
+        let single = whole & !ORDER;
+        if !self.is(Mutant::TailWordsLate) && !self.is(Mutant::TailWordsNever) {
+            second.word.write(single);
+        }
+        first.word.write(single - 1);
+        first.refs.dec();
+        if !self.split_to_list(folio) {
+            first.refs.get();
+            second.word.write(0);
+            first.word.write(whole);
+            return Err(Refusal::Again);
+        }
+        first.refs.get();
+        first.word.write(single);
+        if self.is(Mutant::TailWordsLate) {
+            second.word.write(single);
+        }
+        // folio_get(), folio_putback_lru()
+        second.refs.get();
+        self.hold(Page::Second, Grab::Exclusive);
+        self.put(Page::Second, 1);
+        Ok(())
+    }
+
+    /// `split_folio_to_list()`, of one who has a reference and the lock: every part has one reference for him.
+    fn split_to_list(&self, folio: Page) -> bool {
+        self.unmap_all(folio);
+        let cached = self.cached(folio);
+        let frozen = self.mappings(folio) == 0 && self.frame(folio).refs.freeze(cached + 1);
+        if frozen {
+            self.part();
+            self.frame(Page::Second).refs.unfreeze(cached / 2 + 1);
+            self.frame(folio).refs.unfreeze(cached / 2 + 1);
+        }
+        self.remap_all(Page::First);
+        if frozen {
+            self.remap_all(Page::Second);
+        }
+        frozen
+    }
+}
