@@ -224,6 +224,11 @@ impl Memory {
             self.put(folio, 1);
             return Uncounted::Drop;
         }
+        if self.is(Mutant::LookAfterwards) {
+            self.frame(folio).word.take_back(grab);
+            self.put(folio, 1);
+            return Uncounted::Drop;
+        }
         let uncounted = self.frame(folio).word.put();
         if uncounted == Uncounted::Drop {
             self.put(folio, 1);

@@ -131,8 +131,10 @@ impl Memory {
         }
     }
 
-    /// `page_split_exclusive()`: a large folio that is isolated becomes single pages, each pinned and isolated.
-    pub(crate) fn split(&self, folio: Page) -> Result<(), Refusal> {
+    /// `page_split_exclusive()`: a large folio becomes single pages. If it is isolated they are all pinned and isolated, otherwise
+    /// only `page` is still pinned.
+    pub(crate) fn split(&self, page: Page) -> Result<(), Refusal> {
+        let folio = Page::First;
         let _mmap = self
             .mmap_lock
             .read()
@@ -140,7 +142,7 @@ impl Memory {
         // folio_isolate_lru()
         self.frame(folio).refs.get();
         let lock = self.lock_folio();
-        let split = self.split_locked(folio);
+        let split = self.split_locked(folio, page);
         drop(lock);
         // folio_putback_lru()
         self.put(folio, 1);
@@ -148,11 +150,15 @@ impl Memory {
     }
 
     /// `split_locked()`. The words of the tails are there before anybody can find the tails.
-    fn split_locked(&self, folio: Page) -> Result<(), Refusal> {
+    fn split_locked(&self, folio: Page, page: Page) -> Result<(), Refusal> {
         let (first, second) = (self.frame(folio), self.frame(Page::Second));
         let whole = first.word.read();
+        let all = whole & ISOLATED != 0;
         let single = whole & !ORDER;
-        if !self.is(Mutant::TailWordsLate) && !self.is(Mutant::TailWordsNever) {
+        let late = self.is(Mutant::TailWordsLate);
+        let pins_second = all || page == Page::Second;
+        let never = self.is(Mutant::TailWordsNever);
+        if pins_second && !late && !never {
             second.word.write(single);
         }
         first.word.write(single - 1);
@@ -163,14 +169,26 @@ impl Memory {
             first.word.write(whole);
             return Err(Refusal::Again);
         }
-        first.refs.get();
-        first.word.write(single);
-        if self.is(Mutant::TailWordsLate) {
+        self.release(folio, Grab::Exclusive);
+        if all || page == Page::First {
+            first.refs.get();
+            first.word.write(single);
+            self.hold(Page::First, Grab::Exclusive);
+        } else {
+            first.word.write(0);
+        }
+        if pins_second && late && !never {
             second.word.write(single);
         }
-        // folio_get(), folio_putback_lru()
-        second.refs.get();
-        self.hold(Page::Second, Grab::Exclusive);
+        // Not: if its word says that it is pinned. Somebody else may have come by now.
+        if pins_second || self.is(Mutant::GuessByWord) && second.word.read() != 0 {
+            // folio_get()
+            second.refs.get();
+            if pins_second {
+                self.hold(Page::Second, Grab::Exclusive);
+            }
+        }
+        // folio_putback_lru()
         self.put(Page::Second, 1);
         Ok(())
     }

@@ -39,6 +39,8 @@ pub enum Mutant {
     RelaxedTest,
     /// The word is read, tested and written in three steps.
     NonAtomicGrab,
+    /// Takers write first and look afterwards, and take back what they wrote: a flag and a count that do not meet.
+    LookAfterwards,
     /// An exclusive taker does not look for other pins.
     IgnoreOtherPins,
     /// An ordinary pin becomes exclusive although it is not the only one.
@@ -59,13 +61,15 @@ pub enum Mutant {
     NoMmapLock,
     /// A split sets the words of the tail pages after their reference counts.
     TailWordsLate,
+    /// A split tells by the words of the tail pages which of them the owner has kept.
+    GuessByWord,
     /// A split does not set the words of the tail pages.
     TailWordsNever,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::DropUnmap,
         Self::DropSlowPathTest,
         Self::DropFastTest,
@@ -82,6 +86,7 @@ impl Mutant {
         Self::RelaxedPut,
         Self::RelaxedTest,
         Self::NonAtomicGrab,
+        Self::LookAfterwards,
         Self::IgnoreOtherPins,
         Self::PromoteAnyPin,
         Self::PutReferenceBeforeWord,
@@ -92,6 +97,7 @@ impl Mutant {
         Self::NoFolioLock,
         Self::NoMmapLock,
         Self::TailWordsLate,
+        Self::GuessByWord,
         Self::TailWordsNever,
     ];
 }

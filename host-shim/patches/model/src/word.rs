@@ -73,6 +73,9 @@ impl PinWord {
         if self.is(Mutant::NonAtomicGrab) {
             return self.grab_in_steps(grab, order);
         }
+        if self.is(Mutant::LookAfterwards) {
+            return self.grab_and_look(grab);
+        }
         if grab == Grab::Exclusive {
             return self.grab_exclusive(order);
         }
@@ -109,6 +112,30 @@ impl PinWord {
             self.word.store(old + 1, Relaxed);
         }
         Ok(())
+    }
+
+    /// [`Mutant::LookAfterwards`].
+    fn grab_and_look(&self, grab: Grab) -> Result<(), Refusal> {
+        let (more, other) = match grab {
+            Grab::Exclusive => (EXCLUSIVE | 1, COUNT),
+            Grab::Get | Grab::Pin => (1, EXCLUSIVE),
+        };
+        self.word.fetch_add(more, AcqRel);
+        if (self.word.fetch_add(0, AcqRel) - more) & other == 0 {
+            return Ok(());
+        }
+        self.take_back(grab);
+        Err(Refusal::Busy)
+    }
+
+    /// [`Mutant::LookAfterwards`].
+    pub(crate) fn take_back(&self, grab: Grab) {
+        let less = if grab == Grab::Exclusive {
+            EXCLUSIVE | 1
+        } else {
+            1
+        };
+        self.word.fetch_sub(less, AcqRel);
     }
 
     /// `pin_word_add()`: one more pin on a folio that the caller has pinned.

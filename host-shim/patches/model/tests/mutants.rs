@@ -98,6 +98,11 @@ const CAUGHT: &[(Mutant, &str, &str)] = &[
     ),
     (Mutant::NonAtomicGrab, "exclusive pin, fast pin", UNORDERED),
     (
+        Mutant::LookAfterwards,
+        "exclusive pin, memfd_pin_folios()",
+        "both were refused",
+    ),
+    (
         Mutant::IgnoreOtherPins,
         "exclusive pin, fast pin",
         UNORDERED,
@@ -151,6 +156,21 @@ const CAUGHT: &[(Mutant, &str, &str)] = &[
         Mutant::TailWordsNever,
         "split of an isolated folio, fast FOLL_GET of its tail",
         TOUCHED,
+    ),
+    (
+        Mutant::TailWordsNever,
+        "split of a pinned folio, fast pin of the same page",
+        "exclusive",
+    ),
+    (
+        Mutant::MarkAfterUnfreeze,
+        "isolation of a large folio, fast FOLL_GET of its tail",
+        TOUCHED,
+    ),
+    (
+        Mutant::GuessByWord,
+        "split of a pinned folio, fast pin of the other page",
+        "references are left",
     ),
 ];
 
