@@ -23,6 +23,9 @@ use vm_memory::{
 use crate::fault_guard;
 use crate::layout::{PAGE, Range};
 
+/// What the kernel's huge pages have: one entry of the level above pages.
+const HUGE_PAGE: usize = 2 << 20;
+
 /// What guest RAM is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Backing {
@@ -93,6 +96,22 @@ impl Ram {
             .context("cannot create a memfd for guest RAM")?;
         rustix::fs::ftruncate(&fd, size).context("cannot size the memfd of guest RAM")?;
         Ok(File::from(fd))
+    }
+
+    /// Asks the kernel for huge pages. A guest gets one whole only where its own addresses are aligned like ours.
+    pub fn prefer_huge_pages(&self) -> anyhow::Result<()> {
+        let base =
+            usize::try_from(self.range.base).context("guest RAM exceeds the address space")?;
+        if !self.host_address().abs_diff(base).is_multiple_of(HUGE_PAGE) {
+            log::warn!("the kernel did not align guest RAM to huge pages");
+        }
+        let start = self.slot.as_ptr().cast();
+        // SAFETY: names exactly the slot's mapping, and changes nothing of its content.
+        let done = unsafe { libc::madvise(start, self.slot.size(), libc::MADV_HUGEPAGE) };
+        if done == 0 {
+            return Ok(());
+        }
+        Err(std::io::Error::last_os_error()).context("the kernel has no huge pages for guest RAM")
     }
 
     /// The guest addresses of this RAM.

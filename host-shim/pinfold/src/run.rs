@@ -52,6 +52,10 @@ pub struct RunArguments {
     /// What guest RAM is made of: a file of our own, private memory, or a file that exists
     #[arg(long, value_name = "memfd|anon|PATH", default_value = "memfd")]
     pub backing: Backing,
+    /// Ask the kernel for huge pages of 2 MiB, each of which is then donated as one. For memfd it also takes `advise` in the kernel's
+    /// `transparent_hugepage/shmem_enabled`
+    #[arg(long)]
+    pub hugepages: bool,
     /// The bounce pool at the end of guest RAM, the only memory that virtio devices can reach, in
     /// MiB or with a suffix; 0 leaves it out, for guests that share pages of their own choice (Linux
     /// does not)
@@ -83,6 +87,8 @@ pub struct Plan {
     pub console: ConsoleArgument,
     /// What RAM is made of.
     pub backing: Backing,
+    /// Whether RAM should be huge pages.
+    pub hugepages: bool,
     /// The KVM device.
     pub kvm: PathBuf,
 }
@@ -130,6 +136,7 @@ impl Plan {
             command_line: arguments.cmdline,
             console: arguments.console,
             backing: arguments.backing,
+            hugepages: arguments.hugepages,
             kvm: arguments.kvm,
         })
     }

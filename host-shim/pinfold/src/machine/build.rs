@@ -58,6 +58,9 @@ impl Machine {
     pub(super) fn build(mut plan: Plan) -> anyhow::Result<Self> {
         let vm = create_vm(&plan.kvm)?;
         let ram = Ram::allocate(&plan.backing, plan.layout.ram)?;
+        if plan.hugepages {
+            ram.prefer_huge_pages()?;
+        }
         load(&mut plan, &ram)?;
         give_memory(&vm, &ram)?;
         let vcpus = create_vcpus(&vm, &plan)?;
