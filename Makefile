@@ -10,30 +10,39 @@ export RUSTC_BOOTSTRAP := 1
 CARGO_QEMU := CARGO_TARGET_DIR=$(PINFOLD_CACHE)/target /usr/bin/cargo qemu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run demo test check gdb clean
+.PHONY: help setup packages build run demo test check gup-bench series gdb clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
-setup: ## install packages (as root), or say which are missing
+setup: packages ## install packages (as root), or say which are missing; patch the kernel
+	@$(CARGO_QEMU) source
+
+packages:
 	@qemu/setup.sh
 
-build: setup ## everything that runs, into out/
+build: packages ## everything that runs, into out/
 	@$(CARGO_QEMU) build
 
-run: setup ## Linux on Pinfold; ends in a shell of the host
+run: packages ## Linux on Pinfold; ends in a shell of the host
 	@$(CARGO_QEMU) run
 
-demo: setup ## a protected guest and attacks on it, without a keyboard
+demo: packages ## a protected guest and attacks on it, without a keyboard
 	@$(CARGO_QEMU) demo
 
-test: setup ## every test; ends with "N passed, N failed"
+test: packages ## every test; ends with "N passed, N failed"
 	@$(CARGO_QEMU) test
 
-check: setup ## format, lints, x86_64 tests, docs, unsafe budget
+check: packages ## format, lints, x86_64 tests, docs, unsafe budget
 	@$(CARGO_QEMU) check
 
-gdb: setup ## like run, but waits for gdb, which it starts
+gup-bench: packages ## what exclusive pins cost, in instructions; fails above the budget
+	@$(CARGO_QEMU) gup-bench
+
+series: packages ## every patch alone: style, builds, warnings; takes half an hour
+	@$(CARGO_QEMU) series
+
+gdb: packages ## like run, but waits for gdb, which it starts
 	@$(CARGO_QEMU) gdb
 
 clean: ## remove out/ and target/; the cache stays (its place is printed)

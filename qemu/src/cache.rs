@@ -108,7 +108,8 @@ impl Cache {
         Self::at(root)
     }
 
-    fn at(root: PathBuf) -> Result<Self> {
+    /// A cache in a directory of one's choice.
+    pub(crate) fn at(root: PathBuf) -> Result<Self> {
         fs::create_dir_all(root.join("locks"))
             .with_context(|| format!("cannot make {}", root.display()))?;
         fs::create_dir_all(root.join("logs"))?;
@@ -137,7 +138,11 @@ impl Cache {
         let unfinished = self.root.join(format!("unfinished-{kind}"));
         remove(&unfinished)?;
         fs::create_dir_all(&unfinished)?;
-        build(&unfinished)?;
+        if let Err(error) = build(&unfinished) {
+            // Nobody shall take a half for a whole; what was said about it is in the logs.
+            remove(&unfinished)?;
+            return Err(error);
+        }
         fs::rename(&unfinished, &place)?;
         self.forget_old(kind)?;
         Ok(place)
@@ -219,6 +224,7 @@ mod tests {
             Err(anyhow!("broken"))
         });
         assert!(failed.is_err());
+        assert!(!directory.path().join("unfinished-thing").exists());
         let place = cache.product("thing", key("a"), |_| Ok(())).unwrap();
         assert!(!place.join("half").exists());
     }

@@ -5,7 +5,7 @@
 
 mod budget;
 
-use crate::build::{Cargo, Workspace, checkpatch};
+use crate::build::{Cargo, Source, Workspace};
 use crate::step::Step;
 use crate::suite::{Tally, cargo_test};
 use anyhow::Result;
@@ -128,7 +128,7 @@ fn shell(workspace: &Workspace) -> Result<()> {
 }
 
 fn style(workspace: &Workspace) -> Result<()> {
-    let checkpatch = checkpatch(workspace)?;
+    let source = Source::plain(workspace)?;
     let driver = crate::cache::files_below(&workspace.path("host-shim/driver"))?;
     let driver = driver
         .into_iter()
@@ -138,21 +138,8 @@ fn style(workspace: &Workspace) -> Result<()> {
         .into_iter()
         .filter(|path| path.extension().is_some_and(|end| end == "patch"));
     let step = Step::new("checkpatch", workspace.log("checkpatch"));
-    step.run(perl(&checkpatch).arg("--file").args(driver))?;
-    step.run(perl(&checkpatch).args(patches))
-}
-
-fn perl(checkpatch: &Path) -> Command {
-    let mut perl = Command::new("perl");
-    perl.arg(checkpatch).args([
-        "--no-tree",
-        "--no-signoff",
-        "--terse",
-        "--no-summary",
-        // New files need no entry in a MAINTAINERS that we do not have.
-        "--ignore=FILE_PATH_CHANGES,LINUX_VERSION_CODE,SPDX_LICENSE_TAG",
-    ]);
-    perl
+    step.run(source.checkpatch().arg("--file").args(driver))?;
+    step.run(source.checkpatch().args(patches))
 }
 
 fn starts_with(path: &Path, bytes: &[u8]) -> bool {

@@ -63,8 +63,10 @@ pub(crate) struct Machine {
     pub(crate) gic: u32,
     /// Whether there is an EL2.
     pub(crate) virtualization: bool,
-    /// A plugin that counts instructions; time is their number then, and two runs are the same.
-    pub(crate) counts_with: Option<PathBuf>,
+    /// Whether time is the number of instructions, one a nanosecond: two runs are the same then.
+    pub(crate) counts_instructions: bool,
+    /// A plugin of QEMU.
+    pub(crate) plugin: Option<PathBuf>,
     /// Whether a reset starts the machine anew; else it ends QEMU.
     pub(crate) restarts: bool,
     /// Whether EL2 may end QEMU with an exit code when it cannot start.
@@ -84,7 +86,8 @@ impl Machine {
             memory: 2048,
             gic: 3,
             virtualization: matches!(boot, Boot::Hypervisor { .. }),
-            counts_with: None,
+            counts_instructions: false,
+            plugin: None,
             restarts: false,
             tells_status: false,
             waits_for_gdb: false,
@@ -117,8 +120,10 @@ impl Machine {
         if !self.restarts {
             qemu.arg("-no-reboot");
         }
-        if let Some(plugin) = &self.counts_with {
+        if let Some(plugin) = &self.plugin {
             qemu.arg("-plugin").arg(escaped(plugin));
+        }
+        if self.counts_instructions {
             qemu.args(["-icount", "shift=0,sleep=off", "-seed", "1"])
                 .args(["-rtc", "base=2020-01-01,clock=vm"]);
         }

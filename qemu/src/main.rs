@@ -7,13 +7,15 @@ mod build;
 mod cache;
 mod check;
 mod console;
+mod gup_bench;
 mod interactive;
 mod machine;
+mod series;
 mod step;
 mod suite;
 
 use anyhow::Result;
-use build::{Products, Workspace};
+use build::{Products, Source, Workspace};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -41,6 +43,12 @@ enum Verb {
     },
     /// Format, lints, tests on this machine, documentation, unsafe budget.
     Check,
+    /// What exclusive pins cost, in instructions for each page; fails when a budget is exceeded.
+    GupBench,
+    /// What a maintainer asks of every patch of the series; ends with `N passed, N failed`.
+    Series(series::Extent),
+    /// Unpack the kernel's source and apply the series; says which patch no longer fits.
+    Source,
     /// Start like `run`, stopped at the first instruction, with gdb on it.
     Gdb(interactive::Shape),
 }
@@ -66,6 +74,9 @@ fn perform(verb: Verb) -> Result<()> {
         Verb::Demo => suite::run_demo(workspace),
         Verb::Test { filter } => suite::run(workspace, &filter),
         Verb::Check => check::run(&workspace),
+        Verb::GupBench => gup_bench::run(&workspace),
+        Verb::Series(extent) => series::run(&workspace, &extent),
+        Verb::Source => Source::patched(&workspace).map(|_| ()),
         Verb::Gdb(shape) => interactive::gdb(&workspace, &shape),
     }
 }

@@ -1,7 +1,7 @@
 //! `pinfold.ko`, built against the host kernel's build directory.
 
 use super::kernel::Kernel;
-use super::{Workspace, is_kernel_object, kernel_make};
+use super::{Architecture, Workspace, is_kernel_object, kernel_make};
 use crate::cache::Key;
 use crate::step::Step;
 use anyhow::Result;
@@ -12,23 +12,11 @@ use std::process::Command;
 pub(crate) fn build(workspace: &Workspace, kernel: &Kernel) -> Result<PathBuf> {
     let source = workspace.path("host-shim/driver");
     let key = Key::new().text("kernel", &kernel.inputs).tree(&source)?;
-    let place = workspace.cache.product("driver", key, |place| {
+    let kind = format!("driver-{}", kernel.who);
+    let place = workspace.cache.product(&kind, key, |place| {
         compile(workspace, kernel, &source, place)
     })?;
     Ok(place.join("pinfold.ko"))
-}
-
-/// Builds the test of the driver's user interface, a static program for the host.
-pub(crate) fn test(workspace: &Workspace) -> Result<PathBuf> {
-    let source = workspace.path("host-shim/driver/test");
-    let program = workspace.out("host/driver-test")?;
-    Step::new("driver's test", workspace.log("driver-test")).run(
-        Command::new("aarch64-linux-gnu-gcc")
-            .args(["-O2", "-static", "-o"])
-            .arg(&program)
-            .args([source.join("uapi.c"), source.join("guests.S")]),
-    )?;
-    Ok(program)
 }
 
 fn compile(workspace: &Workspace, kernel: &Kernel, source: &Path, place: &Path) -> Result<()> {
@@ -41,7 +29,7 @@ fn compile(workspace: &Workspace, kernel: &Kernel, source: &Path, place: &Path) 
     Step::new("driver", workspace.log("driver"))
         .counting(is_kernel_object, 20)
         .run(
-            kernel_make()
+            kernel_make(Architecture::Arm64)
                 .arg("-C")
                 .arg(&kernel.directory)
                 .arg(format!("M={}", place.display()))

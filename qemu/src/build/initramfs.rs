@@ -1,16 +1,15 @@
-//! The initial file systems of the host and the guest, as cpio archives ("newc").
+//! The initial file systems of hosts and guest, as cpio archives ("newc").
 //!
 //! They are not compressed: the machine is emulated and unpacking would cost more than loading.
 //! Nothing in them depends on time or user, so that equal contents give equal archives.
 
 use super::Workspace;
-use crate::step::Step;
+use super::program::Program;
 use anyhow::{Context, Result};
 use cpio::newc::{Builder, ModeFileType, trailer};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// What goes into the archives beside the scripts.
 pub(crate) struct Parts<'a> {
@@ -22,20 +21,22 @@ pub(crate) struct Parts<'a> {
     pub(crate) guest_kernel: &'a Path,
     /// The host's driver.
     pub(crate) driver: &'a Path,
-    /// The test of its user interface.
-    pub(crate) driver_test: &'a Path,
+    /// The host's tests, by their names in `/bin`.
+    pub(crate) tests: &'a [Program],
 }
 
 impl Parts<'_> {
-    /// The host's archive, with the guest's kernel and archive inside.
-    pub(crate) fn host(&self, workspace: &Workspace) -> Result<PathBuf> {
+    /// The host's archive in `out/`, with the guest's kernel and archive inside.
+    pub(crate) fn host(&self, workspace: &Workspace, name: &str) -> Result<PathBuf> {
         let scripts = workspace.path("qemu/initramfs");
         let guest = guest(workspace)?;
         let mut archive = Archive::with_busybox(workspace)?;
         archive.program("init", &scripts.join("host-init"))?;
         archive.program("bin/end", self.end)?;
         archive.program("bin/pinfold", self.program)?;
-        archive.program("bin/driver-test", self.driver_test)?;
+        for test in self.tests {
+            archive.program(&format!("bin/{}", test.name), &test.path)?;
+        }
         archive.directory("etc")?;
         archive.file("etc/motd", &scripts.join("motd"))?;
         archive.directory("guest")?;
@@ -44,7 +45,7 @@ impl Parts<'_> {
         archive.directory("lib")?;
         archive.directory("lib/modules")?;
         archive.file("lib/modules/pinfold.ko", self.driver)?;
-        archive.write(&workspace.out("host-initramfs")?)
+        archive.write(&workspace.out(name)?)
     }
 }
 
@@ -59,24 +60,16 @@ fn guest(workspace: &Workspace) -> Result<PathBuf> {
     archive.write(&workspace.out("guest-initramfs")?)
 }
 
-/// Builds the first process that ends at once.
-pub(crate) fn end(workspace: &Workspace) -> Result<PathBuf> {
-    let program = workspace.out("host/end")?;
-    Step::new("end", workspace.log("end")).run(
-        Command::new("aarch64-linux-gnu-gcc")
-            .args([
-                "-Os",
-                "-static",
-                "-nostdlib",
-                "-ffreestanding",
-                "-Wall",
-                "-Werror",
-                "-o",
-            ])
-            .arg(&program)
-            .arg(workspace.path("qemu/initramfs/end.c")),
-    )?;
-    Ok(program)
+/// An archive with nothing but a first process.
+pub(crate) fn alone(workspace: &Workspace, init: &Path, name: &str) -> Result<PathBuf> {
+    let mut archive = Archive {
+        bytes: Vec::new(),
+        inode: 0,
+    };
+    archive.directory("dev")?;
+    archive.console()?;
+    archive.program("init", init)?;
+    archive.write(&workspace.out(name)?)
 }
 
 /// A cpio archive in memory.
@@ -94,15 +87,19 @@ impl Archive {
         };
         archive.directory("bin")?;
         archive.directory("dev")?;
-        let console = archive
-            .entry("dev/console", 0o600, ModeFileType::Char)
-            .rdev_major(5)
-            .rdev_minor(1);
-        archive.add(console, &[])?;
+        archive.console()?;
         archive.program("bin/busybox", &workspace.cache.path("busybox-arm64"))?;
         let shell = archive.entry("bin/sh", 0o777, ModeFileType::Symlink);
         archive.add(shell, b"busybox")?;
         Ok(archive)
+    }
+
+    fn console(&mut self) -> Result<()> {
+        let console = self
+            .entry("dev/console", 0o600, ModeFileType::Char)
+            .rdev_major(5)
+            .rdev_minor(1);
+        self.add(console, &[])
     }
 
     fn directory(&mut self, name: &str) -> Result<()> {

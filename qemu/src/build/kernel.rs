@@ -1,205 +1,207 @@
-//! The two Linux kernels: Debian's source, our series for the host, a small configuration each.
+//! The Linux kernels: Debian's source, our series for the host, a small configuration each.
 //!
-//! A [`Kernel`] is a build directory in the cache. It stays whole, because the driver is built
-//! against it. The patched source is a tree of hard links to the plain one.
+//! A [`Recipe`] says what a kernel is made from; a [`Kernel`] is what came of it, a directory in the
+//! cache. It stays whole where the driver is built against it, else only the files that are used.
 
-use super::{Workspace, is_kernel_object, kernel_make};
+use super::source::Source;
+use super::{Architecture, Workspace, is_kernel_object, kernel_make};
 use crate::cache::Key;
 use crate::step::Step;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Debian's package of the kernel source; the file in it has the same name.
-const SOURCE: &str = "linux-source-6.12";
-
 /// The host kernel's largest size: it is loaded anew by every test.
 const HOST_IMAGE_LIMIT: u64 = 10 << 20;
 
+/// Where a build leaves the bootable Image.
+const IMAGE: &str = "arch/arm64/boot/Image";
+
+/// What a kernel is made from.
+pub(crate) struct Recipe {
+    who: &'static str,
+    patched: bool,
+    /// Parts of the configuration in `qemu/kernel`; a later one overrides an earlier.
+    fragments: &'static [&'static str],
+    /// Lines that follow them.
+    settings: &'static str,
+    targets: &'static [&'static str],
+    /// Whether the build directory stays, as the driver needs it; else only the files of [`KEPT`].
+    stays_whole: bool,
+    /// About how many objects are compiled.
+    objects: u32,
+}
+
+/// What stays of a kernel that nothing is built against.
+const KEPT: [&str; 4] = [IMAGE, "System.map", "mm/gup.o", ".config"];
+
+impl Recipe {
+    /// The guest's kernel: unmodified source.
+    pub(crate) const GUEST: Self = Self {
+        who: "guest",
+        patched: false,
+        fragments: &["guest.config"],
+        settings: "",
+        targets: &["Image"],
+        stays_whole: true,
+        objects: 1150,
+    };
+    /// The host's kernel: source with our series.
+    pub(crate) const HOST: Self = Self {
+        who: "host",
+        patched: true,
+        fragments: &["host.config"],
+        settings: "",
+        targets: &["Image", "modules"],
+        stays_whole: true,
+        objects: 1150,
+    };
+    /// The host's kernel that looks for mistakes.
+    pub(crate) const HOST_DEBUG: Self = Self {
+        who: "host-debug",
+        patched: true,
+        fragments: &["host.config", "host-debug.config"],
+        settings: "",
+        targets: &["Image", "modules"],
+        stays_whole: true,
+        objects: 1600,
+    };
+    /// What exclusive pins are measured against.
+    pub(crate) const BENCH_UNPATCHED: Self = Self {
+        who: "bench-unpatched",
+        patched: false,
+        ..Self::BENCH_OFF
+    };
+    /// The series with its option off.
+    pub(crate) const BENCH_OFF: Self = Self {
+        who: "bench-off",
+        patched: true,
+        fragments: &["bench.config"],
+        settings: "",
+        targets: &["Image"],
+        stays_whole: false,
+        objects: 650,
+    };
+    /// The series with its option on.
+    pub(crate) const BENCH_ON: Self = Self {
+        who: "bench-on",
+        settings: "CONFIG_EXCLUSIVE_PIN=y\n",
+        ..Self::BENCH_OFF
+    };
+}
+
 /// A kernel that was built.
 pub(crate) struct Kernel {
+    /// The recipe's name.
+    pub(crate) who: &'static str,
     /// The bootable Image.
     pub(crate) image: PathBuf,
-    /// The build directory.
+    /// The build directory, or what stays of it.
     pub(crate) directory: PathBuf,
     /// The hash of its inputs.
     pub(crate) inputs: String,
 }
 
-/// The guest's kernel: unmodified source.
-pub(crate) fn guest(workspace: &Workspace) -> Result<Kernel> {
-    let source = plain_source(workspace)?;
-    build(workspace, "guest", &source, Key::new())
-}
-
-/// The host's kernel: source with our series.
-pub(crate) fn host(workspace: &Workspace) -> Result<Kernel> {
-    let patches = workspace.path("host-shim/patches");
-    let source = patched_source(workspace, &patches)?;
-    let kernel = build(workspace, "host", &source, Key::new().tree(&patches)?)?;
-    let size = fs::metadata(&kernel.image)?.len();
-    ensure!(
-        size <= HOST_IMAGE_LIMIT,
-        "the host kernel's Image has {size} bytes, more than the {HOST_IMAGE_LIMIT} of its budget; see qemu/kernel/host.config"
-    );
-    Ok(kernel)
-}
-
-/// Linux's own style checker, once the source is in the cache.
-pub(crate) fn checkpatch(workspace: &Workspace) -> Result<PathBuf> {
-    Ok(plain_source(workspace)?.join("scripts/checkpatch.pl"))
-}
-
-fn source_version() -> Result<String> {
-    let query = Command::new("dpkg-query")
-        .args(["-W", "-f", "${Version}", SOURCE])
-        .output()
-        .context("cannot ask dpkg for the kernel source's version")?;
-    ensure!(
-        query.status.success(),
-        "{SOURCE} is not installed; `make setup` installs it"
-    );
-    Ok(String::from_utf8_lossy(&query.stdout).into_owned())
-}
-
-fn plain_source(workspace: &Workspace) -> Result<PathBuf> {
-    let key = Key::new().text("version", &source_version()?);
-    let place = workspace.cache.product("linux-source", key, |place| {
-        let archive = format!("/usr/src/{SOURCE}.tar.xz");
-        Step::new("kernel source: unpacking", workspace.log("linux-source")).run(
-            Command::new("tar")
-                .args(["-x", "--strip-components=1", "-f", &archive, "-C"])
-                .arg(place),
-        )
-    })?;
-    Ok(place)
-}
-
-fn patched_source(workspace: &Workspace, patches: &Path) -> Result<PathBuf> {
-    let plain = plain_source(workspace)?;
-    let key = Key::new()
-        .text("version", &source_version()?)
-        .tree(patches)?;
-    workspace.cache.product("linux-patched", key, |place| {
-        // Hard links are safe: patch writes a new file and renames it over the old name.
-        Step::new(
-            "host kernel: linking the source",
-            workspace.log("linux-patched"),
-        )
-        .run(
-            Command::new("cp")
-                .arg("-al")
-                .arg(plain.join("."))
-                .arg(place),
-        )?;
-        series(patches)?
-            .iter()
-            .try_for_each(|patch| apply(patch, place))
-    })
-}
-
-/// The patches in the order of the series file.
-fn series(patches: &Path) -> Result<Vec<PathBuf>> {
-    let file = patches.join("series");
-    let names =
-        fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    Ok(names
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .map(|name| patches.join(name))
-        .collect())
-}
-
-/// Applies one patch; context must match to the line.
-fn apply(patch: &Path, tree: &Path) -> Result<()> {
-    let output = Command::new("patch")
-        .args([
-            "-p1",
-            "--fuzz=0",
-            "--forward",
-            "--reject-file=-",
-            "--no-backup-if-mismatch",
-        ])
-        .arg("-i")
-        .arg(patch)
-        .current_dir(tree)
-        .output()
-        .context("cannot start patch")?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stdout);
-        bail!(
-            "{} does not apply to {SOURCE}: {}",
-            patch.display(),
-            culprits(&said)
-        );
+/// Builds a kernel, unless the cache has it.
+pub(crate) fn build(workspace: &Workspace, recipe: &Recipe) -> Result<Kernel> {
+    let source = if recipe.patched {
+        Source::patched(workspace)?
+    } else {
+        Source::plain(workspace)?
+    };
+    let fragments = recipe.fragments.iter();
+    let fragments: Vec<PathBuf> = fragments
+        .map(|name| workspace.path(&format!("qemu/kernel/{name}")))
+        .collect();
+    let key = source.key()?.text("compiler", &compiler_version()?);
+    let mut key = fragments.iter().try_fold(key, |key, path| key.file(path))?;
+    if !recipe.settings.is_empty() {
+        key = key.text("settings", recipe.settings);
     }
-    Ok(())
-}
-
-/// The files that patch could not change, with what it said about each.
-fn culprits(said: &str) -> String {
-    let mut file = "";
-    let mut found = Vec::new();
-    for line in said.lines() {
-        if let Some(name) = line.strip_prefix("patching file ") {
-            file = name;
-        } else if line.starts_with("Hunk") && line.contains("FAILED") {
-            found.push(format!("{file}: {line}"));
-        } else if line.contains("can't find file")
-            || line.contains("Reversed")
-            || line.contains("malformed")
-        {
-            found.push(line.to_owned());
-        }
-    }
-    found.join("; ")
-}
-
-fn build(workspace: &Workspace, who: &str, source: &Path, key: Key) -> Result<Kernel> {
-    let config = workspace.path(&format!("qemu/kernel/{who}.config"));
-    let key = key
-        .text("source", &source_version()?)
-        .text("compiler", &compiler_version()?)
-        .file(&config)?;
     let inputs = key.name();
     let again = Key::new().text("inputs", &inputs);
     let directory = workspace
         .cache
-        .product(&format!("kernel-{who}"), again, |place| {
-            let make = |target: &str| {
-                let mut make = kernel_make();
-                make.arg("-C")
-                    .arg(source)
-                    .arg(format!("O={}", place.display()))
-                    .arg(target);
-                make
-            };
-            Step::new(
-                format!("{who} kernel: configuring"),
-                workspace.log(&format!("kernel-{who}-config")),
-            )
-            .run(make("allnoconfig").env("KCONFIG_ALLCONFIG", &config))?;
-            check_config(&config, &place.join(".config"))?;
-            let targets: &[&str] = if who == "host" {
-                &["Image", "modules"]
-            } else {
-                &["Image"]
-            };
-            targets.iter().try_for_each(|target| {
-                Step::new(
-                    format!("{who} kernel: {target}"),
-                    workspace.log(&format!("kernel-{who}-{target}")),
-                )
-                .counting(is_kernel_object, 1150)
-                .run(&mut make(target))
-            })
+        .product(&format!("kernel-{}", recipe.who), again, |place| {
+            let mut configuration = fragments
+                .iter()
+                .map(|path| {
+                    fs::read_to_string(path)
+                        .with_context(|| format!("cannot read {}", path.display()))
+                })
+                .collect::<Result<Vec<_>>>()?;
+            configuration.push(recipe.settings.to_owned());
+            let configuration = merged(&configuration);
+            if recipe.stays_whole {
+                return compile(workspace, recipe, &source, &configuration, place);
+            }
+            let whole = place.join("build");
+            fs::create_dir(&whole)?;
+            compile(workspace, recipe, &source, &configuration, &whole)?;
+            for name in KEPT {
+                let to = place.join(name);
+                if let Some(directory) = to.parent() {
+                    fs::create_dir_all(directory)?;
+                }
+                fs::rename(whole.join(name), to)
+                    .with_context(|| format!("the kernel's build left no {name}"))?;
+            }
+            Ok(fs::remove_dir_all(&whole)?)
         })?;
-    Ok(Kernel {
-        image: directory.join("arch/arm64/boot/Image"),
+    let kernel = Kernel {
+        who: recipe.who,
+        image: directory.join(IMAGE),
         directory,
         inputs,
+    };
+    if recipe.who == Recipe::HOST.who {
+        let size = fs::metadata(&kernel.image)?.len();
+        ensure!(
+            size <= HOST_IMAGE_LIMIT,
+            "the host kernel's Image has {size} bytes, more than the {HOST_IMAGE_LIMIT} of its budget; see qemu/kernel/host.config"
+        );
+    }
+    Ok(kernel)
+}
+
+fn compile(
+    workspace: &Workspace,
+    recipe: &Recipe,
+    source: &Source,
+    configuration: &str,
+    place: &Path,
+) -> Result<()> {
+    let who = recipe.who;
+    let make = |target: &str| {
+        let mut make = kernel_make(Architecture::Arm64);
+        make.arg("-C")
+            .arg(&source.directory)
+            .arg(format!("O={}", place.display()))
+            .arg(target);
+        make
+    };
+    let wanted = place.join(".wanted-config");
+    fs::write(&wanted, configuration)?;
+    Step::new(
+        format!("{who} kernel: configuring"),
+        workspace.log(&format!("kernel-{who}-config")),
+    )
+    .run(make("allnoconfig").env("KCONFIG_ALLCONFIG", &wanted))?;
+    let lost = lost_settings(configuration, &fs::read_to_string(place.join(".config"))?);
+    ensure!(
+        lost.is_empty(),
+        "qemu/kernel/{}: the kernel's configuration does not keep {}",
+        recipe.fragments.join(" and "),
+        lost.join(", ")
+    );
+    recipe.targets.iter().try_for_each(|target| {
+        Step::new(
+            format!("{who} kernel: {target}"),
+            workspace.log(&format!("kernel-{who}-{target}")),
+        )
+        .counting(is_kernel_object, recipe.objects)
+        .run(&mut make(target))
     })
 }
 
@@ -211,21 +213,64 @@ fn compiler_version() -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// The setting that a line is about: `CONFIG_A=y` and `# CONFIG_A is not set`.
+fn setting(line: &str) -> Option<&str> {
+    let line = line.strip_prefix("# ").unwrap_or(line);
+    line.starts_with("CONFIG_")
+        .then(|| line.split(['=', ' ']).next())
+        .flatten()
+}
+
+/// Fragments in one, each setting as the last of them has it.
+pub(crate) fn merged(fragments: &[String]) -> String {
+    let lines: Vec<&str> = fragments.iter().flat_map(|text| text.lines()).collect();
+    let mut kept = String::new();
+    for (place, line) in lines.iter().enumerate() {
+        let later = lines.get(place + 1..).unwrap_or_default();
+        let overridden = setting(line)
+            .is_some_and(|name| later.iter().any(|later| setting(later) == Some(name)));
+        if !overridden {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+    }
+    kept
+}
+
 /// Every setting that we name must have come through: kconfig drops what it cannot keep in silence.
-fn check_config(fragment: &Path, result: &Path) -> Result<()> {
-    let result = fs::read_to_string(result)?;
-    let lost: Vec<String> = fs::read_to_string(fragment)?
+pub(crate) fn lost_settings<'a>(wanted: &'a str, result: &str) -> Vec<&'a str> {
+    wanted
         .lines()
         .filter(|line| line.starts_with("CONFIG_") && !result.lines().any(|kept| kept == *line))
-        .map(str::to_owned)
-        .collect();
-    ensure!(
-        lost.is_empty(),
-        "{}: the kernel's configuration does not keep {}",
-        fragment.display(),
-        lost.join(", ")
-    );
-    Ok(())
+        .collect()
+}
+
+/// The function that an address of the kernel's own code lies in, by its `System.map`.
+pub(crate) fn function_at(system_map: &str, address: u64) -> Option<&str> {
+    let mut best: Option<(u64, &str)> = None;
+    let mut end = 0;
+    for line in system_map.lines() {
+        let mut words = line.split(' ');
+        let (Some(at), Some(kind), Some(name)) = (words.next(), words.next(), words.next()) else {
+            continue;
+        };
+        let Ok(at) = u64::from_str_radix(at, 16) else {
+            continue;
+        };
+        if name == "_etext" {
+            end = at;
+        }
+        // `$x` and the like mark code for the assembler; `__pi_` names are second names.
+        if matches!(kind, "t" | "T" | "w" | "W")
+            && !name.starts_with('$')
+            && at <= address
+            && best
+                .is_none_or(|(found, name)| at > found || at == found && name.starts_with("__pi_"))
+        {
+            best = Some((at, name));
+        }
+    }
+    best.filter(|_| address < end).map(|(_, name)| name)
 }
 
 #[cfg(test)]
@@ -233,52 +278,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_patch_that_does_not_apply_is_named_with_its_file() {
-        let directory = tempfile::tempdir().unwrap();
-        let tree = directory.path().join("tree");
-        fs::create_dir(&tree).unwrap();
-        fs::write(tree.join("a.c"), "one\ntwo\n").unwrap();
-        let patch = directory.path().join("0001-change-three.patch");
-        fs::write(
-            &patch,
-            "--- a/a.c\n+++ b/a.c\n@@ -1,1 +1,1 @@\n-three\n+four\n",
-        )
-        .unwrap();
-        let error = apply(&patch, &tree).unwrap_err().to_string();
-        assert!(
-            error.contains("0001-change-three.patch") && error.contains("a.c"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn the_series_file_gives_the_order() {
-        let directory = tempfile::tempdir().unwrap();
-        fs::write(
-            directory.path().join("series"),
-            "# ours\nb.patch\n\na.patch\n",
-        )
-        .unwrap();
-        let names: Vec<_> = series(directory.path()).unwrap();
-        assert_eq!(
-            names,
-            [
-                directory.path().join("b.patch"),
-                directory.path().join("a.patch")
-            ]
-        );
-    }
-
-    #[test]
     fn a_lost_setting_is_named() {
-        let directory = tempfile::tempdir().unwrap();
-        let (fragment, result) = (
-            directory.path().join("host.config"),
-            directory.path().join(".config"),
+        let lost = lost_settings(
+            "# text\nCONFIG_A=y\nCONFIG_B=y\n",
+            "CONFIG_A=y\n# CONFIG_B is not set\n",
         );
-        fs::write(&fragment, "# text\nCONFIG_A=y\nCONFIG_B=y\n").unwrap();
-        fs::write(&result, "CONFIG_A=y\n# CONFIG_B is not set\n").unwrap();
-        let error = check_config(&fragment, &result).unwrap_err().to_string();
-        assert!(error.contains("CONFIG_B=y") && !error.contains("CONFIG_A"));
+        assert_eq!(lost, ["CONFIG_B=y"]);
+    }
+
+    #[test]
+    fn a_later_fragment_overrides() {
+        let first = "# the first\nCONFIG_A=y\n# CONFIG_B is not set\nCONFIG_AB=y\n".to_owned();
+        let second = "CONFIG_B=y\n# CONFIG_A is not set\n".to_owned();
+        assert_eq!(
+            merged(&[first, second]),
+            "# the first\nCONFIG_AB=y\nCONFIG_B=y\n# CONFIG_A is not set\n"
+        );
+    }
+
+    #[test]
+    fn an_address_is_in_the_function_before_it() {
+        let map = "ffff800080000000 T _text\nffff800080010000 T copy_page\nffff800080010080 t $x\nffff800080010100 T clear_page\nffff800080020000 D _etext\n";
+        assert_eq!(function_at(map, 0xffff_8000_8001_0084), Some("copy_page"));
+        assert_eq!(function_at(map, 0xffff_8000_8001_0100), Some("clear_page"));
+        assert_eq!(function_at(map, 0xffff_8000_8002_0004), None);
+        assert_eq!(function_at(map, 0x10), None);
     }
 }

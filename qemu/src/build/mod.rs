@@ -8,15 +8,23 @@ mod driver;
 mod image;
 mod initramfs;
 mod kernel;
+mod program;
+mod source;
 
 use crate::cache::Cache;
 use anyhow::{Context, Result};
 use image::Bin;
+use kernel::Recipe;
+use program::Program;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub(crate) use image::{Cargo, HOST};
-pub(crate) use kernel::checkpatch;
+
+pub(crate) use initramfs::alone as init_alone;
+pub(crate) use kernel::{function_at, lost_settings, merged};
+pub(crate) use program::end;
+pub(crate) use source::{Source, apply, link, series as patches_of};
 
 /// Where the clone is and where costly things are kept.
 pub(crate) struct Workspace {
@@ -74,34 +82,51 @@ pub(crate) struct Products {
     pub(crate) host_kernel: PathBuf,
     /// The host kernel with symbols, for gdb.
     pub(crate) host_kernel_elf: PathBuf,
+    /// The guest's kernel.
+    guest_kernel: PathBuf,
+    /// What goes into every host's initial file system.
+    programs: HostPrograms,
     /// QEMU's plugin that counts instructions.
     pub(crate) plugin: PathBuf,
     /// The host's initial file system.
     pub(crate) host_initramfs: PathBuf,
 }
 
+/// The host's programs.
+struct HostPrograms {
+    end: PathBuf,
+    pinfold: PathBuf,
+}
+
 impl Products {
     /// Builds whatever is not there yet.
     pub(crate) fn build(workspace: &Workspace) -> Result<Self> {
-        let guest_kernel = kernel::guest(workspace)?;
-        let host_kernel = kernel::host(workspace)?;
+        // A series that does not fit is said before anything else is built.
+        Source::patched(workspace)?;
+        let guest_kernel = kernel::build(workspace, &Recipe::GUEST)?;
+        let host_kernel = kernel::build(workspace, &Recipe::HOST)?;
         let driver = driver::build(workspace, &host_kernel)?;
         let cargo = Cargo::new(workspace);
         let pinfold = cargo.image(&Bin::PINFOLD)?;
         let guest = cargo.image(&Bin::GUEST)?;
         let mini_host = cargo.image(&Bin::MINI_HOST)?;
-        let program = cargo.host_program()?;
+        let programs = HostPrograms {
+            pinfold: cargo.host_program()?,
+            end: end(workspace)?,
+        };
         let plugin = cargo.plugin()?;
-        let end = initramfs::end(workspace)?;
-        let driver_test = driver::test(workspace)?;
+        let driver_test = Program {
+            name: "driver-test",
+            path: program::driver_test(workspace)?,
+        };
         let parts = initramfs::Parts {
-            end: &end,
-            program: &program,
+            end: &programs.end,
+            program: &programs.pinfold,
             guest_kernel: &guest_kernel.image,
             driver: &driver,
-            driver_test: &driver_test,
+            tests: &[driver_test],
         };
-        let host_initramfs = parts.host(workspace)?;
+        let host_initramfs = parts.host(workspace, "host-initramfs")?;
         Ok(Self {
             pinfold: pinfold.flat,
             pinfold_elf: pinfold.elf,
@@ -109,17 +134,120 @@ impl Products {
             guest: guest.flat,
             host_kernel: host_kernel.image,
             host_kernel_elf: host_kernel.directory.join("vmlinux"),
+            guest_kernel: guest_kernel.image,
+            programs,
             plugin,
             host_initramfs,
         })
     }
 }
 
-/// A `make` of the Linux kernel for arm64, reproducible and gentle.
-fn kernel_make() -> Command {
+/// A host that looks for mistakes, with the tests of exclusive pins.
+pub(crate) struct DebugHost {
+    /// Its kernel.
+    pub(crate) kernel: PathBuf,
+    /// Where the kernel's functions are.
+    pub(crate) system_map: PathBuf,
+    /// Its initial file system.
+    pub(crate) initramfs: PathBuf,
+}
+
+impl DebugHost {
+    /// Builds whatever is not there yet.
+    pub(crate) fn build(workspace: &Workspace, products: &Products) -> Result<Self> {
+        let kernel = kernel::build(workspace, &Recipe::HOST_DEBUG)?;
+        let driver = driver::build(workspace, &kernel)?;
+        let source = Source::patched(workspace)?;
+        let mut tests = program::selftests(workspace, &source)?;
+        tests.extend(program::donated_test(workspace, &source)?);
+        let parts = initramfs::Parts {
+            end: &products.programs.end,
+            program: &products.programs.pinfold,
+            guest_kernel: &products.guest_kernel,
+            driver: &driver,
+            tests: &tests,
+        };
+        Ok(Self {
+            initramfs: parts.host(workspace, "debug-initramfs")?,
+            system_map: kernel.directory.join("System.map"),
+            kernel: kernel.image,
+        })
+    }
+}
+
+/// What `make gup-bench` starts: the same small kernel three times.
+pub(crate) struct BenchHosts {
+    /// Without our series.
+    pub(crate) unpatched: BenchKernel,
+    /// With it, the option off.
+    pub(crate) off: BenchKernel,
+    /// With it, the option on.
+    pub(crate) on: BenchKernel,
+    /// The measurement alone.
+    pub(crate) initramfs: PathBuf,
+}
+
+/// A kernel that measures itself.
+pub(crate) struct BenchKernel {
+    /// The bootable Image.
+    pub(crate) image: PathBuf,
+    /// `mm/gup.o`, the object that the option must not change when it is off.
+    pub(crate) object: PathBuf,
+}
+
+impl BenchHosts {
+    /// Builds whatever is not there yet.
+    pub(crate) fn build(workspace: &Workspace) -> Result<Self> {
+        let source = Source::patched(workspace)?;
+        let program = program::gup_bench(workspace, &source)?;
+        let build = |recipe| {
+            kernel::build(workspace, recipe).map(|kernel| BenchKernel {
+                image: kernel.image,
+                object: kernel.directory.join("mm/gup.o"),
+            })
+        };
+        Ok(Self {
+            unpatched: build(&Recipe::BENCH_UNPATCHED)?,
+            off: build(&Recipe::BENCH_OFF)?,
+            on: build(&Recipe::BENCH_ON)?,
+            initramfs: initramfs::alone(workspace, &program, "bench-initramfs")?,
+        })
+    }
+}
+
+/// What a kernel is built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Architecture {
+    /// The machines that Pinfold runs on.
+    Arm64,
+    /// This machine's; only to see that the series builds there too.
+    X86_64,
+}
+
+impl Architecture {
+    /// The kernel's name for it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Arm64 => "arm64",
+            Self::X86_64 => "x86_64",
+        }
+    }
+
+    /// The directory below `arch` that is its own.
+    pub(crate) fn directory(self) -> &'static str {
+        match self {
+            Self::Arm64 => "arm64",
+            Self::X86_64 => "x86",
+        }
+    }
+}
+
+/// A `make` of the Linux kernel, reproducible and gentle.
+pub(crate) fn kernel_make(architecture: Architecture) -> Command {
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     let mut make = Command::new("nice");
-    make.args(["make", "ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-"])
+    make.arg("make")
+        .arg(format!("ARCH={}", architecture.name()))
         .arg(format!("-j{jobs}"))
         // The outer make's variables are not the kernel's.
         .env_remove("MAKEFLAGS")
@@ -128,6 +256,9 @@ fn kernel_make() -> Command {
         .env("KBUILD_BUILD_TIMESTAMP", "2020-01-01")
         .env("KBUILD_BUILD_USER", "pinfold")
         .env("KBUILD_BUILD_HOST", "pinfold");
+    if architecture == Architecture::Arm64 {
+        make.arg("CROSS_COMPILE=aarch64-linux-gnu-");
+    }
     make
 }
 

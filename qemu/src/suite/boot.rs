@@ -1,6 +1,6 @@
 //! The Linux host at EL1: on both CPU models, 1 to 8 CPUs and 512 MiB to 8 GiB; power-off and reset.
 
-use super::{Bench, GUARD, Test};
+use super::{Bench, GUARD, Test, ending};
 use crate::machine::{Cpu, Machine};
 use anyhow::{Result, ensure};
 
@@ -51,28 +51,7 @@ fn boot(bench: &Bench, machine: &Machine, name: &str) -> Result<()> {
     );
     console.expect("host: pinfold.ko is loaded", GUARD)?;
     console.expect("host: task ended: 0", GUARD)?;
-    let status = console.wait(GUARD)?;
-    ensure!(status.success(), "QEMU ended with {status}");
-    no_complaints(console.seen())
-}
-
-/// A boot that the kernel complains about is not a good one.
-pub(super) fn no_complaints(seen: &str) -> Result<()> {
-    const SIGNS: [&str; 6] = [
-        "WARNING:",
-        "BUG:",
-        "Oops",
-        "Unable to handle",
-        "Kernel panic",
-        "pinfold: panic",
-    ];
-    for line in seen.lines() {
-        ensure!(
-            !SIGNS.iter().any(|sign| line.contains(sign)),
-            "complaint: {line}"
-        );
-    }
-    Ok(())
+    ending::well(&mut console)
 }
 
 fn resets(bench: &Bench) -> Result<()> {
@@ -86,15 +65,4 @@ fn resets(bench: &Bench) -> Result<()> {
         console.expect("host: Linux", GUARD)?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_warning_is_a_complaint() {
-        assert!(no_complaints("[ 1.0] WARNING: CPU: 0 PID: 1 at mm/gup.c:1").is_err());
-        assert!(no_complaints("[ 1.0] Run /init as init process").is_ok());
-    }
 }

@@ -53,7 +53,8 @@ fn count(bench: &Bench, boot: Boot, name: &str) -> Result<Counted> {
         cpu: Cpu::Max,
         cpus: 1,
         memory: 1024,
-        counts_with: Some(bench.products.plugin.clone()),
+        counts_instructions: true,
+        plugin: Some(bench.products.plugin.clone()),
         ..Machine::new(boot)
     };
     let line = bench.console(&machine, name)?.expect("counted: ", GUARD)?;

@@ -1,6 +1,6 @@
 //! The demonstration: the mission in one run, each claim with its line of evidence.
 
-use super::{Bench, GUARD, Test};
+use super::{Bench, GUARD, Test, ending};
 use crate::build::Workspace;
 use crate::console::Console;
 use anyhow::{Result, bail, ensure};
@@ -79,7 +79,7 @@ pub(crate) fn run_demo(workspace: Workspace) -> Result<()> {
 
 fn watch(console: &mut Console) -> Result<()> {
     let ended = console.expect("host: task ended:", GUARD)?;
-    console.wait(GUARD)?;
+    ending::without_complaints(console)?;
     let missing: Vec<&str> = EVIDENCE
         .iter()
         .filter(|evidence| line_for(console.seen(), evidence).is_none())

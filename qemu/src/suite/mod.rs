@@ -9,32 +9,37 @@ mod boot;
 mod cost;
 mod demonstration;
 mod driver;
+mod ending;
+mod exclusive_pins;
 mod mini_host;
 mod program;
 mod shell;
 mod tap;
 mod unit;
 
-use crate::build::{Products, Workspace};
+use crate::build::{DebugHost, Products, Workspace};
 use crate::console::Console;
 use crate::machine::{Boot, Machine, Modules};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 pub(crate) use demonstration::run_demo;
+pub(crate) use ending::without_complaints;
 pub(crate) use unit::cargo_test;
 
 /// A guard against hangs. Longer than anything takes even on a loaded machine.
 const GUARD: Duration = Duration::from_secs(240);
 
-/// How many passed and how many failed.
+/// How many passed, how many failed, and how many this machine cannot run.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tally {
     /// Tests that passed.
     pub(crate) passed: u32,
     /// Tests that failed.
     pub(crate) failed: u32,
+    /// Tests that could not run here; each has printed its reason.
+    pub(crate) skipped: u32,
 }
 
 impl Tally {
@@ -42,20 +47,32 @@ impl Tally {
     pub(crate) const PASS: Self = Self {
         passed: 1,
         failed: 0,
+        skipped: 0,
     };
     /// One test that failed.
     pub(crate) const FAIL: Self = Self {
         passed: 0,
         failed: 1,
+        skipped: 0,
+    };
+    /// One test that could not run.
+    pub(crate) const SKIP: Self = Self {
+        passed: 0,
+        failed: 0,
+        skipped: 1,
     };
 
     fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
+        self.skipped += other.skipped;
     }
 
     /// Prints the line that everything ends with; an error if something failed.
     pub(crate) fn conclude(self) -> Result<()> {
+        if self.skipped > 0 {
+            println!("{} skipped, each with its reason above", self.skipped);
+        }
         println!("{} passed, {} failed", self.passed, self.failed);
         if self.failed > 0 || self.passed == 0 {
             bail!("");
@@ -68,6 +85,8 @@ impl Tally {
 pub(crate) struct Bench {
     workspace: Workspace,
     products: Products,
+    /// Only there if a test asks for it: its kernel takes minutes to build.
+    debug_host: Option<DebugHost>,
 }
 
 /// What a test does.
@@ -76,6 +95,7 @@ type Body = Box<dyn FnOnce(&Bench) -> Result<Tally> + Send>;
 /// A test by its name.
 pub(crate) struct Test {
     name: String,
+    needs_debug_host: bool,
     run: Body,
 }
 
@@ -95,7 +115,20 @@ impl Test {
     ) -> Self {
         Self {
             name: name.into(),
+            needs_debug_host: false,
             run: Box::new(run),
+        }
+    }
+
+    /// A test on the host that looks for mistakes; counts its parts.
+    fn on_debug_host(
+        name: impl Into<String>,
+        run: impl FnOnce(&Bench, &DebugHost) -> Result<Tally> + Send + 'static,
+    ) -> Self {
+        let run = |bench: &Bench| run(bench, bench.debug_host.as_ref().context("no debug host")?);
+        Self {
+            needs_debug_host: true,
+            ..Self::many(name, run)
         }
     }
 }
@@ -107,6 +140,15 @@ impl Bench {
         Ok(Self {
             workspace,
             products,
+            debug_host: None,
+        })
+    }
+
+    fn with_debug_host(self) -> Result<Self> {
+        let debug_host = DebugHost::build(&self.workspace, &self.products)?;
+        Ok(Self {
+            debug_host: Some(debug_host),
+            ..self
         })
     }
 
@@ -138,13 +180,6 @@ impl Bench {
 
 /// Runs every test whose name contains the filter.
 pub(crate) fn run(workspace: Workspace, filter: &str) -> Result<()> {
-    let bench = match Bench::new(workspace) {
-        Ok(bench) => bench,
-        Err(error) => {
-            println!("FAIL  build: {error:#}");
-            return Tally::FAIL.conclude();
-        }
-    };
     let mut tests = Vec::new();
     tests.extend(unit::tests());
     tests.extend(mini_host::tests());
@@ -154,9 +189,23 @@ pub(crate) fn run(workspace: Workspace, filter: &str) -> Result<()> {
     tests.extend(driver::tests());
     tests.extend(shell::tests());
     tests.extend(cost::tests());
+    tests.extend(exclusive_pins::tests());
     tests.extend(demonstration::tests());
     tests.retain(|test| test.name.contains(filter));
-    run_all(&bench, tests).conclude()
+    let bench = Bench::new(workspace).and_then(|bench| {
+        if tests.iter().any(|test| test.needs_debug_host) {
+            bench.with_debug_host()
+        } else {
+            Ok(bench)
+        }
+    });
+    match bench {
+        Ok(bench) => run_all(&bench, tests).conclude(),
+        Err(error) => {
+            println!("FAIL  build: {error:#}");
+            Tally::FAIL.conclude()
+        }
+    }
 }
 
 fn run_all(bench: &Bench, tests: Vec<Test>) -> Tally {

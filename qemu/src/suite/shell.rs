@@ -1,6 +1,6 @@
 //! What a person does: the line that the host prints at login is typed, and the guest used.
 
-use super::{Bench, GUARD, Test};
+use super::{Bench, GUARD, Test, ending};
 use anyhow::{Context, Result, ensure};
 
 /// The user's five minutes.
@@ -34,8 +34,12 @@ fn session(bench: &Bench) -> Result<()> {
     }
     console.type_line("poweroff -f")?;
     console.expect("guest ended: 0", GUARD)?;
+    console.type_line("pinfold counters")?;
+    let decoys = console.expect("DECOYS", GUARD)?;
+    ensure!(
+        decoys.split_whitespace().nth(1) == Some("0"),
+        "the host's kernel touched the guest's pages: {decoys}"
+    );
     console.type_line("poweroff -f")?;
-    let status = console.wait(GUARD)?;
-    ensure!(status.success(), "QEMU ended with {status}");
-    Ok(())
+    ending::without_complaints(&mut console)
 }

@@ -38,6 +38,7 @@ fn counted(command: &mut Command) -> Result<Tally> {
             tally.add(Tally {
                 passed: number_before(result, " passed"),
                 failed: number_before(result, " failed"),
+                ..Tally::default()
             });
         }
     }
@@ -83,7 +84,8 @@ mod tests {
             tally,
             Tally {
                 passed: 15,
-                failed: 2
+                failed: 2,
+                skipped: 0
             }
         );
     }

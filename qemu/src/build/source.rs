@@ -1,0 +1,326 @@
+//! Linux's source in the cache: Debian's as it is, and a copy with our series.
+//!
+//! The patched tree consists of hard links to the plain one. It is there whole or not at all: a patch
+//! that does not fit ends everything with its name, the files and the hunks.
+
+use super::Workspace;
+use crate::cache::{Cache, Key};
+use crate::step::Step;
+use anyhow::{Context, Result, bail, ensure};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Debian's package of the kernel source; the file in it has the same name.
+const SOURCE: &str = "linux-source-6.12";
+
+/// A source tree.
+pub(crate) struct Source {
+    /// Where it is.
+    pub(crate) directory: PathBuf,
+    /// What it is made from, beside Debian's version.
+    pub(crate) series: Option<PathBuf>,
+}
+
+impl Source {
+    /// Debian's source.
+    pub(crate) fn plain(workspace: &Workspace) -> Result<Self> {
+        let key = Key::new().text("version", &version()?);
+        let directory = workspace.cache.product("linux-source", key, |place| {
+            let archive = format!("/usr/src/{SOURCE}.tar.xz");
+            Step::new("kernel source: unpacking", workspace.log("linux-source")).run(
+                Command::new("tar")
+                    .args(["-x", "--strip-components=1", "-f", &archive, "-C"])
+                    .arg(place),
+            )
+        })?;
+        Ok(Self {
+            directory,
+            series: None,
+        })
+    }
+
+    /// Debian's source with our series.
+    pub(crate) fn patched(workspace: &Workspace) -> Result<Self> {
+        let patches = workspace.path("host-shim/patches");
+        let plain = Self::plain(workspace)?.directory;
+        let directory = patched(&workspace.cache, &version()?, &plain, &patches)?;
+        Ok(Self {
+            directory,
+            series: Some(patches),
+        })
+    }
+
+    /// Linux's own style checker, strict; `--file` and the names of patches or files are missing.
+    pub(crate) fn checkpatch(&self) -> Command {
+        let mut perl = Command::new("perl");
+        perl.arg(self.directory.join("scripts/checkpatch.pl"))
+            .args([
+                "--no-tree",
+                "--strict",
+                "--terse",
+                "--no-summary",
+                // New files need no entry in a MAINTAINERS that we do not have.
+                "--ignore=FILE_PATH_CHANGES,LINUX_VERSION_CODE,SPDX_LICENSE_TAG",
+            ]);
+        perl
+    }
+
+    /// A key that stands for the source.
+    pub(crate) fn key(&self) -> Result<Key> {
+        let key = Key::new();
+        let key = match &self.series {
+            Some(patches) => series_key(key, patches)?,
+            None => key,
+        };
+        Ok(key.text("source", &version()?))
+    }
+}
+
+/// The version of Debian's package.
+pub(crate) fn version() -> Result<String> {
+    let query = Command::new("dpkg-query")
+        .args(["-W", "-f", "${Version}", SOURCE])
+        .output()
+        .context("cannot ask dpkg for the kernel source's version")?;
+    ensure!(
+        query.status.success(),
+        "{SOURCE} is not installed; `make setup` installs it"
+    );
+    Ok(String::from_utf8_lossy(&query.stdout).into_owned())
+}
+
+/// The patches in the order of the series file.
+pub(crate) fn series(patches: &Path) -> Result<Vec<PathBuf>> {
+    let file = patches.join("series");
+    let names =
+        fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(names
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|name| patches.join(name))
+        .collect())
+}
+
+/// Copies a source tree by hard links. That is safe as long as whoever changes a file writes a new one
+/// and renames it over the old name, as patch does.
+pub(crate) fn link(from: &Path, to: &Path) -> Result<()> {
+    let output = Command::new("cp")
+        .arg("-al")
+        .arg(from.join("."))
+        .arg(to)
+        .output()
+        .context("cannot start cp")?;
+    ensure!(
+        output.status.success(),
+        "cannot link {} to {}: {}",
+        from.display(),
+        to.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+/// Applies one patch; context must match to the line.
+pub(crate) fn apply(patch: &Path, tree: &Path) -> Result<()> {
+    let output = Command::new("patch")
+        .args([
+            "-p1",
+            "--fuzz=0",
+            "--forward",
+            "--reject-file=-",
+            "--no-backup-if-mismatch",
+        ])
+        .arg("-i")
+        .arg(patch)
+        .current_dir(tree)
+        .output()
+        .context("cannot start patch")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stdout);
+        bail!(
+            "{} does not apply to {SOURCE}: {}",
+            patch.display(),
+            culprits(&said)
+        );
+    }
+    Ok(())
+}
+
+fn patched(cache: &Cache, version: &str, plain: &Path, patches: &Path) -> Result<PathBuf> {
+    let key = series_key(Key::new().text("version", version), patches)?;
+    cache.product("linux-patched", key, |place| {
+        link(plain, place)?;
+        series(patches)?
+            .iter()
+            .try_for_each(|patch| apply(patch, place))
+            .with_context(|| {
+                format!(
+                    "the series does not fit the kernel source {version}, and no kernel is built from half of it"
+                )
+            })
+    })
+}
+
+/// Adds the series and nothing else that lies beside it.
+fn series_key(key: Key, patches: &Path) -> Result<Key> {
+    let mut files = series(patches)?;
+    files.push(patches.join("series"));
+    files.sort();
+    files.iter().try_fold(key, |key, file| key.file(file))
+}
+
+/// The files that patch could not change, with what it said about each.
+fn culprits(said: &str) -> String {
+    let mut file = "";
+    let mut found = Vec::new();
+    for line in said.lines() {
+        if let Some(name) = line.strip_prefix("patching file ") {
+            file = name;
+        } else if let Some(name) = line.strip_prefix("|+++ b/") {
+            // Only a file that is not there has its heading quoted.
+            file = name.split('\t').next().unwrap_or(name);
+            found.push(format!("{file}: no such file in the source"));
+        } else if line.contains("FAILED") || line.contains("Reversed") || line.contains("malformed")
+        {
+            found.push(format!("{file}: {line}"));
+        }
+    }
+    if found.is_empty() {
+        found.extend(said.lines().map(str::to_owned).take(3));
+    }
+    found.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FITS: &str = "--- a/a.c\n+++ b/a.c\n@@ -1,2 +1,2 @@\n one\n-two\n+three\n";
+    const FITS_THE_OLDER: &str =
+        "--- a/mm/b.c\n+++ b/mm/b.c\n@@ -1,1 +1,1 @@\n-int old;\n+int ours;\n";
+
+    /// A cache, a source tree and a series of two patches.
+    struct Scene {
+        directory: tempfile::TempDir,
+        cache: Cache,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let cache = Cache::at(directory.path().join("cache")).unwrap();
+            let scene = Self { directory, cache };
+            fs::create_dir_all(scene.plain().join("mm")).unwrap();
+            fs::create_dir(scene.patches()).unwrap();
+            fs::write(scene.plain().join("a.c"), "one\ntwo\n").unwrap();
+            fs::write(scene.plain().join("mm/b.c"), "int old;\n").unwrap();
+            fs::write(scene.patches().join("0001-a.patch"), FITS).unwrap();
+            fs::write(scene.patches().join("0002-b.patch"), FITS_THE_OLDER).unwrap();
+            fs::write(
+                scene.patches().join("series"),
+                "0001-a.patch\n0002-b.patch\n",
+            )
+            .unwrap();
+            scene
+        }
+
+        fn plain(&self) -> PathBuf {
+            self.directory.path().join("plain")
+        }
+
+        fn patches(&self) -> PathBuf {
+            self.directory.path().join("patches")
+        }
+
+        fn patched(&self, version: &str) -> Result<PathBuf> {
+            patched(&self.cache, version, &self.plain(), &self.patches())
+        }
+
+        /// What the cache holds of source trees, whole or not.
+        fn trees(&self) -> Vec<String> {
+            fs::read_dir(self.directory.path().join("cache"))
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .filter(|name| name.contains("linux-patched"))
+                .collect()
+        }
+    }
+
+    #[test]
+    fn a_newer_source_stops_with_patch_and_file_and_leaves_nothing() {
+        let scene = Scene::new();
+        let whole = scene.patched("6.12.1").unwrap();
+        assert_eq!(
+            fs::read_to_string(whole.join("mm/b.c")).unwrap(),
+            "int ours;\n"
+        );
+        let trees = scene.trees();
+
+        fs::remove_file(scene.plain().join("mm/b.c")).unwrap();
+        fs::write(scene.plain().join("mm/b.c"), "int newer;\n").unwrap();
+        let error = format!("{:#}", scene.patched("6.12.2").unwrap_err());
+        for part in ["6.12.2", "0002-b.patch", "mm/b.c: Hunk #1 FAILED"] {
+            assert!(error.contains(part), "{part} is not in: {error}");
+        }
+        assert_eq!(scene.trees(), trees, "the half-patched tree is still there");
+        // The plain tree is as it was, although the patched one consists of links to it.
+        assert_eq!(
+            fs::read_to_string(scene.plain().join("a.c")).unwrap(),
+            "one\ntwo\n"
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_gone_is_named() {
+        let scene = Scene::new();
+        fs::remove_file(scene.plain().join("mm/b.c")).unwrap();
+        let error = format!("{:#}", scene.patched("6.12.2").unwrap_err());
+        assert!(
+            error.contains("0002-b.patch") && error.contains("mm/b.c: no such file"),
+            "{error}"
+        );
+        assert!(scene.trees().is_empty());
+    }
+
+    #[test]
+    fn a_patch_that_the_source_already_has_is_no_fit() {
+        let scene = Scene::new();
+        fs::write(scene.plain().join("a.c"), "one\nthree\n").unwrap();
+        let error = format!("{:#}", scene.patched("6.12.2").unwrap_err());
+        assert!(
+            error.contains("0001-a.patch") && error.contains("a.c"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn only_the_series_counts() {
+        let scene = Scene::new();
+        let key = || series_key(Key::new(), &scene.patches()).unwrap().name();
+        let before = key();
+        fs::write(scene.patches().join("README.md"), "words").unwrap();
+        assert_eq!(before, key());
+        fs::write(scene.patches().join("0001-a.patch"), FITS_THE_OLDER).unwrap();
+        assert_ne!(before, key());
+    }
+
+    #[test]
+    fn the_series_file_gives_the_order() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(
+            directory.path().join("series"),
+            "# ours\nb.patch\n\na.patch\n",
+        )
+        .unwrap();
+        let names: Vec<_> = series(directory.path()).unwrap();
+        assert_eq!(
+            names,
+            [
+                directory.path().join("b.patch"),
+                directory.path().join("a.patch")
+            ]
+        );
+    }
+}

@@ -1,0 +1,381 @@
+//! `cargo qemu series`: what a maintainer asks of every patch, asked before he does.
+//!
+//! In a scratch copy of Debian's source the patches are applied one by one. After each one: its style
+//! (`checkpatch --strict`), `mm/` and the files that the series touches for two architectures with the
+//! option on and off, and that sparse and `W=1` find nothing in the touched files that they did not find
+//! without the series. After the last one: `mm/` without one after another of the features that it deals with.
+//! Each of these counts as one test; the last line is `N passed, N failed`.
+
+mod warnings;
+
+use crate::build::{Architecture, Source, Workspace, apply, end, init_alone, kernel_make, link};
+use crate::build::{lost_settings, merged, patches_of};
+use crate::console::Console;
+use crate::machine::{Boot, Machine, Modules};
+use crate::step::Step;
+use crate::suite::{Tally, without_complaints};
+use anyhow::{Context, Result, ensure};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use warnings::Warnings;
+
+/// A guard against hangs.
+const GUARD: Duration = Duration::from_secs(240);
+
+/// The option that the series is about.
+const OPTION: &str = "EXCLUSIVE_PIN";
+
+/// Features that `mm/` must also build without.
+const FEATURES: [&str; 5] = [
+    "TRANSPARENT_HUGEPAGE",
+    "HUGETLBFS",
+    "KSM",
+    "SWAP",
+    "NUMA_BALANCING",
+];
+
+/// How much is asked.
+#[derive(clap::Args)]
+pub(crate) struct Extent {
+    /// Only the style of each patch, and the whole series for arm64 with the option on
+    #[arg(long)]
+    quick: bool,
+    /// Also boot a kernel after each patch
+    #[arg(long, conflicts_with = "quick")]
+    boot: bool,
+}
+
+/// Asks everything.
+pub(crate) fn run(workspace: &Workspace, extent: &Extent) -> Result<()> {
+    let _lock = workspace.cache.lock("series")?;
+    let plain = Source::plain(workspace)?;
+    let patches = patches_of(&workspace.path("host-shim/patches"))?;
+    let scratch = Scratch::new(workspace, &plain, &patches)?;
+    let mut report = Report::default();
+    let variations: &[Variation] = if extent.quick {
+        &[Variation::ARM64_ON]
+    } else {
+        &Variation::ALL
+    };
+    let architectures: BTreeSet<_> = variations.iter().map(|one| one.architecture).collect();
+    let before = architectures
+        .into_iter()
+        .map(|architecture| {
+            let found = scratch.warnings(architecture, &scratch.objects(architecture))?;
+            Ok((architecture, found))
+        })
+        .collect::<Result<Vec<_>>>()?;
+
+    for (place, patch) in patches.iter().enumerate() {
+        let name = patch.file_name().unwrap_or_default().to_string_lossy();
+        let is_last = place + 1 == patches.len();
+        report.count(&format!("{name}: style"), style(workspace, &plain, patch));
+        // What cannot be applied leaves nothing to ask of those that follow.
+        apply(patch, &scratch.source)?;
+        if extent.quick && !is_last {
+            continue;
+        }
+        for variation in variations {
+            let what = format!("{name}: builds for {}", variation.name);
+            report.count(&what, scratch.builds(variation, is_last));
+        }
+        for (architecture, before) in &before {
+            // In the end all of them: a later patch may have spoilt what an earlier one touched.
+            let objects = if is_last {
+                scratch.objects(*architecture)
+            } else {
+                objects(&scratch.source, *architecture, &touched(patch)?)
+            };
+            let found = scratch.warnings(*architecture, &objects);
+            let what = format!("{name}: no new warnings for {}", architecture.name());
+            report.count(
+                &what,
+                found.and_then(|found| found.nothing_new_since(before)),
+            );
+        }
+        if extent.boot {
+            report.count(&format!("{name}: boots"), scratch.boots());
+        }
+    }
+    if !extent.quick {
+        without_features(&scratch, &mut report);
+    }
+    report.0.conclude()?;
+    Ok(fs::remove_dir_all(&scratch.root)?)
+}
+
+fn without_features(scratch: &Scratch<'_>, report: &mut Report) {
+    for feature in FEATURES {
+        for variation in [Variation::ARM64_ON, Variation::ARM64_OFF] {
+            let what = format!("builds for {} without {feature}", variation.name);
+            report.count(&what, scratch.builds_without(&variation, feature));
+        }
+    }
+}
+
+/// Says how each question was answered, and counts.
+#[derive(Default)]
+struct Report(Tally);
+
+impl Report {
+    fn count(&mut self, what: &str, result: Result<()>) {
+        match result {
+            Ok(()) => {
+                println!("ok    {what}");
+                self.0.passed += 1;
+            }
+            Err(error) => {
+                println!("FAIL  {what}: {error:#}");
+                self.0.failed += 1;
+            }
+        }
+    }
+}
+
+/// An architecture with the option on or off.
+struct Variation {
+    name: &'static str,
+    architecture: Architecture,
+    on: bool,
+}
+
+impl Variation {
+    const ARM64_ON: Self = Self::new("arm64, on", Architecture::Arm64, true);
+    const ARM64_OFF: Self = Self::new("arm64, off", Architecture::Arm64, false);
+    const ALL: [Self; 4] = [
+        Self::ARM64_ON,
+        Self::ARM64_OFF,
+        Self::new("x86_64, on", Architecture::X86_64, true),
+        Self::new("x86_64, off", Architecture::X86_64, false),
+    ];
+
+    const fn new(name: &'static str, architecture: Architecture, on: bool) -> Self {
+        Self {
+            name,
+            architecture,
+            on,
+        }
+    }
+
+    /// The build directory's name.
+    fn directory(&self) -> String {
+        self.name.replace(", ", "-")
+    }
+}
+
+/// The source with some of the patches, and a build directory for each variation.
+struct Scratch<'a> {
+    workspace: &'a Workspace,
+    root: PathBuf,
+    source: PathBuf,
+    /// What any of the patches touches.
+    touched: BTreeSet<String>,
+}
+
+impl<'a> Scratch<'a> {
+    /// The unpatched source. Build directories do not outlive a run: make goes by time, and this source is older than they.
+    fn new(workspace: &'a Workspace, plain: &Source, patches: &[PathBuf]) -> Result<Self> {
+        let root = workspace.cache.path("series");
+        if root.exists() {
+            fs::remove_dir_all(&root)?;
+        }
+        let source = root.join("source");
+        fs::create_dir_all(&source)?;
+        link(&plain.directory, &source)?;
+        let mut all = BTreeSet::new();
+        for patch in patches {
+            all.extend(touched(patch)?);
+        }
+        Ok(Self {
+            workspace,
+            root,
+            source,
+            touched: all,
+        })
+    }
+
+    fn objects(&self, architecture: Architecture) -> Vec<String> {
+        objects(&self.source, architecture, &self.touched)
+    }
+
+    fn builds(&self, variation: &Variation, is_last: bool) -> Result<()> {
+        let directory = variation.directory();
+        let settings = self.configure(variation.architecture, variation.on, &directory, "")?;
+        if is_last {
+            let result = fs::read_to_string(self.root.join(&directory).join(".config"))?;
+            let lost = lost_settings(&settings, &result);
+            ensure!(
+                lost.is_empty(),
+                "qemu/kernel/series.config: the kernel's configuration does not keep {}",
+                lost.join(", ")
+            );
+        }
+        self.compile(variation, &directory)
+    }
+
+    fn builds_without(&self, variation: &Variation, feature: &str) -> Result<()> {
+        let directory = variation.directory();
+        let off = format!("# CONFIG_{feature} is not set\n");
+        self.configure(variation.architecture, variation.on, &directory, &off)?;
+        let step = self.step(&format!("{directory} without {feature}"));
+        let mut make = self.make(variation.architecture, &directory);
+        step.run(make.arg("mm/"))
+    }
+
+    fn compile(&self, variation: &Variation, directory: &str) -> Result<()> {
+        let mut make = self.make(variation.architecture, directory);
+        let elsewhere = self.objects(variation.architecture);
+        let elsewhere = elsewhere.iter().filter(|object| !object.starts_with("mm/"));
+        let step = self.step(directory);
+        step.run(make.arg("mm/").args(elsewhere))
+    }
+
+    /// What sparse and `W=1` say of some objects.
+    fn warnings(&self, architecture: Architecture, objects: &[String]) -> Result<Warnings> {
+        if objects.is_empty() {
+            return Ok(Warnings::default());
+        }
+        let directory = format!("{}-warnings", architecture.name());
+        self.configure(architecture, true, &directory, "")?;
+        let log = self.workspace.log(&format!("series-{directory}"));
+        let mut make = self.make(architecture, &directory);
+        self.step(&directory)
+            .run(make.args(["W=1", "C=2"]).args(objects))?;
+        let said = fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;
+        let said = String::from_utf8_lossy(&said);
+        Ok(Warnings::of(&said, &self.source, &self.touched))
+    }
+
+    /// Builds the small kernel of `make gup-bench` with the option on, and boots it to its first process.
+    fn boots(&self) -> Result<()> {
+        let workspace = self.workspace;
+        let directory = "boot";
+        let fragment = fs::read_to_string(workspace.path("qemu/kernel/bench.config"))?;
+        let on = format!("CONFIG_{OPTION}=y\n");
+        self.allnoconfig(Architecture::Arm64, directory, &merged(&[fragment, on]))?;
+        self.step("a bootable kernel")
+            .run(self.make(Architecture::Arm64, directory).arg("Image"))?;
+        let machine = Machine::new(Boot::Bare(Modules {
+            kernel: self.root.join(directory).join("arch/arm64/boot/Image"),
+            initramfs: Some(init_alone(workspace, &end(workspace)?, "series-initramfs")?),
+            arguments: "console=ttyAMA0 panic=-1".to_owned(),
+        }));
+        let mut console = Console::start(&machine, &workspace.out("logs/series.log")?)?;
+        console.expect("Run /init as init process", GUARD)?;
+        without_complaints(&mut console)
+    }
+
+    /// Configures with everything that the series touches; returns what was asked for.
+    fn configure(
+        &self,
+        architecture: Architecture,
+        on: bool,
+        directory: &str,
+        more: &str,
+    ) -> Result<String> {
+        let fragment = fs::read_to_string(self.workspace.path("qemu/kernel/series.config"))?;
+        let own = match architecture {
+            Architecture::Arm64 => "",
+            // What memory failure depends on there.
+            Architecture::X86_64 => "CONFIG_X86_MCE=y\n",
+        };
+        let option = if on {
+            format!("CONFIG_{OPTION}=y\n")
+        } else {
+            format!("# CONFIG_{OPTION} is not set\n")
+        };
+        let settings = merged(&[fragment, own.to_owned(), option, more.to_owned()]);
+        self.allnoconfig(architecture, directory, &settings)?;
+        Ok(settings)
+    }
+
+    fn allnoconfig(
+        &self,
+        architecture: Architecture,
+        directory: &str,
+        settings: &str,
+    ) -> Result<()> {
+        fs::create_dir_all(self.root.join(directory))?;
+        let wanted = self.root.join(directory).join(".wanted-config");
+        fs::write(&wanted, settings)?;
+        let mut make = self.make(architecture, directory);
+        self.step(&format!("{directory} configuring"))
+            .run(make.arg("allnoconfig").env("KCONFIG_ALLCONFIG", &wanted))
+    }
+
+    fn make(&self, architecture: Architecture, directory: &str) -> Command {
+        let mut make = kernel_make(architecture);
+        make.arg("-C")
+            .arg(&self.source)
+            .arg(format!("O={}", self.root.join(directory).display()));
+        make
+    }
+
+    fn step(&self, what: &str) -> Step {
+        let what = format!("series {what}");
+        let log = self.workspace.log(&what.replace(' ', "-"));
+        Step::new(what, log)
+    }
+}
+
+fn style(workspace: &Workspace, plain: &Source, patch: &Path) -> Result<()> {
+    Step::new("checkpatch", workspace.log("series-checkpatch"))
+        .run(plain.checkpatch().arg("--show-types").arg(patch))
+}
+
+/// The files that a patch touches and leaves there.
+fn touched(patch: &Path) -> Result<BTreeSet<String>> {
+    let text =
+        fs::read_to_string(patch).with_context(|| format!("cannot read {}", patch.display()))?;
+    Ok(text
+        .lines()
+        .filter_map(|line| line.strip_prefix("+++ b/"))
+        .map(str::to_owned)
+        .collect())
+}
+
+/// The objects of touched files that are there and belong to an architecture's kernel.
+fn objects(source: &Path, architecture: Architecture, touched: &BTreeSet<String>) -> Vec<String> {
+    let own = format!("arch/{}/", architecture.directory());
+    touched
+        .iter()
+        .filter(|file| !file.starts_with("arch/") || file.starts_with(&own))
+        .filter(|file| !file.starts_with("tools/") && source.join(file).exists())
+        .filter_map(|file| file.strip_suffix(".c"))
+        .map(|stem| format!("{stem}.o"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_those_of_the_architecture() {
+        let directory = tempfile::tempdir().unwrap();
+        let patch = directory.path().join("a.patch");
+        let files = [
+            "mm/gup.c",
+            "mm/new.c",
+            "include/linux/mm.h",
+            "arch/arm64/mm/fault.c",
+            "tools/testing/a.c",
+        ];
+        fs::write(&patch, files.map(|file| format!("+++ b/{file}\n")).concat()).unwrap();
+        for file in files.iter().filter(|file| !file.contains("new")) {
+            let place = directory.path().join(file);
+            fs::create_dir_all(place.parent().unwrap()).unwrap();
+            fs::write(place, "").unwrap();
+        }
+        let touched = touched(&patch).unwrap();
+        let on = |architecture| objects(directory.path(), architecture, &touched);
+        assert_eq!(
+            on(Architecture::Arm64),
+            ["arch/arm64/mm/fault.o", "mm/gup.o"]
+        );
+        assert_eq!(on(Architecture::X86_64), ["mm/gup.o"]);
+    }
+}
