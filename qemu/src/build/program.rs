@@ -77,8 +77,8 @@ pub(crate) fn donated_test(workspace: &Workspace, source: &Source) -> Result<Opt
 /// The measurement of `make gup-bench`, which is the first process of its machine.
 pub(crate) fn gup_bench(workspace: &Workspace, source: &Source) -> Result<PathBuf> {
     compile(workspace, "gup-bench", |gcc| {
-        kernel_headers(gcc, &source.directory);
-        gcc.arg("-Werror")
+        gcc.args(["-Werror", "-I"])
+            .arg(&source.directory)
             .arg(workspace.path("qemu/initramfs/gup-bench.c"));
     })
 }

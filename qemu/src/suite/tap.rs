@@ -9,14 +9,16 @@ use anyhow::{Context, Result, ensure};
 /// failed, and its reason is printed. Several programs may follow one another, each with its own plan.
 pub(crate) fn count(seen: &str) -> Result<Tally> {
     let mut tally = Tally::default();
-    let mut planned: Option<u32> = None;
+    let mut planned = 0;
     for line in seen.lines().map(str::trim) {
         if let Some(plan) = line.strip_prefix("1..") {
             let number = plan.split(' ').next().unwrap_or_default();
             let number: u32 = number
                 .parse()
                 .with_context(|| format!("not a TAP plan: {line}"))?;
-            planned = Some(planned.unwrap_or_default() + number);
+            // A program that cannot run at all says why in its plan.
+            ensure!(number > 0, "nothing was tested: {line}");
+            planned += number;
         } else if line.starts_with("not ok ") {
             println!("      {line}");
             tally.add(Tally::FAIL);
@@ -27,7 +29,7 @@ pub(crate) fn count(seen: &str) -> Result<Tally> {
             tally.add(Tally::PASS);
         }
     }
-    let planned = planned.context("no TAP plan")?;
+    ensure!(planned > 0, "no TAP plan");
     let ran = tally.passed + tally.failed + tally.skipped;
     ensure!(
         ran == planned,
@@ -67,5 +69,7 @@ mod tests {
         let seen = "TAP version 13\n1..1\nok 1 a\nTAP version 13\nok 1 b\nok 2 c\n1..2\n";
         assert_eq!(count(seen).unwrap().passed, 3);
         assert!(count("1..many\n").is_err());
+        let skipped = count("1..0 # SKIP no gup_test\n").unwrap_err();
+        assert!(skipped.to_string().contains("no gup_test"));
     }
 }
