@@ -311,13 +311,13 @@ fn attacks(control: &Control, guest: &mut Guest, victims: &[Held]) -> anyhow::Re
     let read_count = sweep(&path, &offsets, false)?;
     let write_count = sweep(&path, &offsets, true)?;
     let decoys = counter(control, Counter::Decoys)?;
+    let another = victims.last().unwrap_or(victim);
+    let seen = control.kernel_reads(another.pfn)?;
+    ensure!(seen == 0, "the kernel read {seen:#x} from the guest's page");
     // A quarter of what the guest has is its pattern: some of these frames are in there.
     for victim in victims {
         control.kernel_writes(victim.pfn, 0x0BAD_0BAD_0BAD_0BAD)?;
     }
-    let another = victims.last().unwrap_or(victim);
-    let seen = control.kernel_reads(another.pfn)?;
-    ensure!(seen == 0, "the kernel read {seen:#x} from the guest's page");
     let decoys = counter(control, Counter::Decoys)? - decoys;
     ensure!(
         decoys > u64::try_from(victims.len())?,
