@@ -177,6 +177,7 @@ int pinfold_discover(void);
 /* pool.c: frames that EL2 works with. */
 int pinfold_pool_top_up(void);
 void pinfold_pool_drain(void);
+void pinfold_pool_abandon(void);
 bool pinfold_pool_forget(unsigned long pfn);
 u64 pinfold_pool_size(void);
 

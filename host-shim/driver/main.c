@@ -83,12 +83,12 @@ static int __init pinfold_init(void)
 		return ret;
 	ret = pinfold_register_pin_tables();
 	if (ret)
-		return ret;
+		goto out_pool;
 	arm64_enable_hyp_stage2_aborts();
 
 	ret = pinfold_irqfd_init();
 	if (ret)
-		return ret;
+		goto out_pool;
 	ret = misc_register(&pinfold_kvm_dev);
 	if (ret) {
 		pr_err("cannot register /dev/kvm (is KVM built into this kernel?): %d\n", ret);
@@ -103,6 +103,8 @@ out_kvm:
 	misc_deregister(&pinfold_kvm_dev);
 out_irqfd:
 	pinfold_irqfd_exit();
+out_pool:
+	pinfold_pool_abandon();
 	return ret;
 }
 
@@ -111,7 +113,6 @@ static void __exit pinfold_exit(void)
 	misc_deregister(&pinfold_debug_dev);
 	misc_deregister(&pinfold_kvm_dev);
 	pinfold_irqfd_exit();
-	pinfold_pool_drain();
 }
 
 module_init(pinfold_init);

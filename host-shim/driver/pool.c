@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Frames that EL2 works with: its tables and objects.  The driver gives them
- * when EL2 asks, and takes them back when the last VM has gone.
+ * when EL2 asks, and takes them back when the last VM has gone.  As long as EL2
+ * has any, the module stays: only it knows which they are.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/gfp.h>
 #include <linux/mm.h>
+#include <linux/module.h>
 
 #include "driver.h"
 
@@ -78,6 +80,8 @@ int pinfold_pool_top_up(void)
 		ret = pinfold_errno(ret);
 		goto out_free;
 	}
+	if (!pinfold_pool_frames)
+		__module_get(THIS_MODULE);
 	pinfold_pool_frames += BIT(order);
 	goto out;
 
@@ -96,6 +100,8 @@ static bool pinfold_pool_take(unsigned long pfn)
 	if (!xa_erase(&pinfold_pool, pfn))
 		return false;
 	pinfold_pool_frames--;
+	if (!pinfold_pool_frames)
+		module_put(THIS_MODULE);
 	__free_page(pfn_to_page(pfn));
 	return true;
 }
@@ -115,6 +121,19 @@ void pinfold_pool_drain(void)
 		cond_resched();
 	}
 	mutex_unlock(&pinfold_pool_lock);
+}
+
+/**
+ * pinfold_pool_abandon - take back what EL2 does not use, because the module goes
+ *
+ * Only for a module that fails to load: what EL2 keeps (a table for the pin
+ * table, which it keeps as well) is lost.
+ */
+void pinfold_pool_abandon(void)
+{
+	pinfold_pool_drain();
+	if (pinfold_pool_frames)
+		pr_err("EL2 keeps %llu frames; they are lost\n", pinfold_pool_frames);
 }
 
 /**
