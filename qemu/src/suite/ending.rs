@@ -33,7 +33,7 @@ fn powered_off(console: &mut Console) -> Result<()> {
 
 /// A run that a kernel or EL2 complains about is not a good one.
 fn no_complaints(seen: &str) -> Result<()> {
-    const SIGNS: [&str; 18] = [
+    const SIGNS: [&str; 17] = [
         "WARNING:",
         "BUG:",
         "BUG ",
@@ -43,7 +43,6 @@ fn no_complaints(seen: &str) -> Result<()> {
         "Internal error",
         "Kernel panic",
         "cut here ]",
-        "Call trace:",
         "page dumped because",
         "corruption",
         "DEBUG_LOCKS_WARN_ON",
@@ -101,7 +100,13 @@ mod tests {
         ] {
             assert!(no_complaints(line).is_err(), "{line}");
         }
-        assert!(no_complaints("[ 1.0] Run /init as init process").is_ok());
+        for line in [
+            "[ 1.0] Run /init as init process",
+            // The killer for lack of memory shows its way, too; some tests want it to come.
+            "[ 1.0] Call trace:",
+        ] {
+            assert!(no_complaints(line).is_ok(), "{line}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::Tally;
 use anyhow::{Context, Result, ensure};
+use std::collections::BTreeMap;
 
 /// Counts the lines of results, prints what failed or was skipped, and compares with the plan.
 ///
@@ -10,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 pub(crate) fn count(seen: &str) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut planned = 0;
+    let mut skipped: BTreeMap<String, u32> = BTreeMap::new();
     for line in seen.lines().map(str::trim) {
         if let Some(plan) = line.strip_prefix("1..") {
             let number = plan.split(' ').next().unwrap_or_default();
@@ -23,11 +25,14 @@ pub(crate) fn count(seen: &str) -> Result<Tally> {
             println!("      {line}");
             tally.add(Tally::FAIL);
         } else if line.starts_with("ok ") && line.contains("# SKIP") {
-            println!("      {line}");
+            *skipped.entry(why_skipped(line)).or_default() += 1;
             tally.add(Tally::SKIP);
         } else if line.starts_with("ok ") {
             tally.add(Tally::PASS);
         }
+    }
+    for (why, number) in skipped {
+        println!("      skipped {number}: {why}");
     }
     ensure!(planned > 0, "no TAP plan");
     let ran = tally.passed + tally.failed + tally.skipped;
@@ -36,6 +41,26 @@ pub(crate) fn count(seen: &str) -> Result<Tally> {
         "{planned} tests were announced, {ran} ended"
     );
     Ok(tally)
+}
+
+/// Name and reason of a result `ok 3 name # SKIP reason` or, as the kernel's selftests have it,
+/// `ok 3 # SKIP name, kind of memory: reason`. Kinds are left out, so that equal reasons can be counted.
+fn why_skipped(line: &str) -> String {
+    let line = line.trim_start_matches("ok ");
+    let line = line.trim_start_matches(|c: char| c.is_ascii_digit());
+    let Some((name, reason)) = line.split_once("# SKIP") else {
+        return line.to_owned();
+    };
+    let name = name.trim().trim_start_matches("- ");
+    match (name, reason.trim().split_once(": ")) {
+        ("", Some((subject, reason))) => {
+            let name = subject
+                .rsplit_once(", ")
+                .map_or(subject, |(name, _kind)| name);
+            format!("{name}: {reason}")
+        }
+        _ => format!("{name}: {}", reason.trim()),
+    }
 }
 
 #[cfg(test)]
@@ -62,6 +87,17 @@ mod tests {
     fn a_failure_cannot_be_skipped() {
         let tally = count("1..1\nnot ok 1 a # SKIP\n").unwrap();
         assert_eq!(tally, Tally::FAIL);
+    }
+
+    #[test]
+    fn skipped_cases_are_told_by_their_reasons() {
+        assert_eq!(why_skipped("ok 3 - c # SKIP no swap"), "c: no swap");
+        assert_eq!(
+            why_skipped(
+                "ok 237 # SKIP 26 move_pages, anonymous huge: no two nodes: boot with numa=fake=2"
+            ),
+            "26 move_pages: no two nodes: boot with numa=fake=2"
+        );
     }
 
     #[test]
