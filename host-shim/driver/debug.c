@@ -63,7 +63,7 @@ static int pinfold_cookie_hold(struct pinfold_cookie *cookie, unsigned long addr
 		ret = pinfold_pin_page(addr, true, &cookie->page);
 		if (ret)
 			return ret;
-		ret = pinfold_isolate(current->mm, cookie->page);
+		ret = pinfold_isolate(current->mm, page_folio(cookie->page));
 		if (ret)
 			unpin_user_page(cookie->page);
 		return ret;
@@ -158,11 +158,11 @@ static long pinfold_debug_pin(struct pinfold_debug *debug, struct pinfold_pin __
 }
 
 /* May the kernel have this page back? A build of EL2 without debug calls does not say. */
-static bool pinfold_cookie_is_host(const struct pinfold_cookie *cookie)
+static bool pinfold_page_is_host(const struct pinfold_cookie *cookie, struct page *page)
 {
 	struct arm_smccc_1_2_regs regs = {
 		.a0 = PINFOLD_CALL_FOLIO_QUERY,
-		.a1 = page_to_pfn(cookie->page),
+		.a1 = page_to_pfn(page),
 	};
 
 	if (pinfold_call(&regs))
@@ -171,6 +171,20 @@ static bool pinfold_cookie_is_host(const struct pinfold_cookie *cookie)
 	if (regs.a3 == PINFOLD_STATE_GUEST_SHARED_HOST)
 		return cookie->kind < PINFOLD_KIND_EXCLUSIVE;
 	return regs.a3 == PINFOLD_STATE_HOST;
+}
+
+/* An exclusive pin is on the whole folio, and so is what is done with it. */
+static bool pinfold_cookie_is_host(const struct pinfold_cookie *cookie)
+{
+	struct folio *folio = page_folio(cookie->page);
+	long i;
+
+	if (cookie->kind < PINFOLD_KIND_EXCLUSIVE)
+		return pinfold_page_is_host(cookie, cookie->page);
+	for (i = 0; i < folio_nr_pages(folio); i++)
+		if (!pinfold_page_is_host(cookie, folio_page(folio, i)))
+			return false;
+	return true;
 }
 
 static long pinfold_debug_unpin(struct pinfold_debug *debug, unsigned long number)
@@ -198,9 +212,12 @@ static void pinfold_debug_note_given(struct pinfold_debug *debug, u64 pfn, u64 n
 	unsigned long index;
 
 	mutex_lock(&debug->lock);
-	xa_for_each(&debug->cookies, index, cookie)
-		if (page_to_pfn(cookie->page) - pfn < nr)
+	xa_for_each(&debug->cookies, index, cookie) {
+		struct folio *folio = page_folio(cookie->page);
+
+		if (folio_pfn(folio) < pfn + nr && pfn < folio_pfn(folio) + folio_nr_pages(folio))
 			cookie->given = true;
+	}
 	mutex_unlock(&debug->lock);
 }
 

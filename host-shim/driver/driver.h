@@ -30,6 +30,7 @@
 
 struct eventfd_ctx;
 struct file;
+struct folio;
 struct mm_struct;
 struct page;
 
@@ -182,11 +183,14 @@ bool pinfold_pool_forget(unsigned long pfn);
 u64 pinfold_pool_size(void);
 
 /* pin.c: pins and isolation. */
+bool pinfold_pause(int ret, unsigned int *tries);
+int pinfold_pin_page_once(unsigned long addr, bool exclusive, struct page **page);
 int pinfold_pin_page(unsigned long addr, bool exclusive, struct page **page);
-int pinfold_isolate(struct mm_struct *mm, struct page *page);
-int pinfold_make_exclusive(struct mm_struct *mm, struct page *page);
-void pinfold_make_ordinary(struct page *page);
+int pinfold_isolate_once(struct mm_struct *mm, struct folio **folios, unsigned int nr);
+int pinfold_isolate(struct mm_struct *mm, struct folio *folio);
+int pinfold_split(struct mm_struct *mm, struct page *page);
 void pinfold_unpin_page(struct page *page);
+int pinfold_tell_refused(unsigned long addr, int ret);
 
 /* kvm_dev.c: /dev/kvm. */
 extern const struct file_operations pinfold_kvm_fops;
@@ -207,7 +211,7 @@ const struct pinfold_slot *pinfold_slot_find(struct pinfold_vm *vm, u64 gfn);
 
 /* memory.c: pages that EL2 holds. */
 int pinfold_memory_fault(struct pinfold_vm *vm, u64 gfn);
-void pinfold_memory_shared(struct pinfold_vm *vm, u64 gfn, u64 nr);
+bool pinfold_memory_shared(struct pinfold_vm *vm, u64 gfn, u64 nr);
 bool pinfold_memory_unshare(struct pinfold_vm *vm, u64 gfn, u64 nr);
 void pinfold_memory_reclaim(struct pinfold_vm *vm);
 void pinfold_memory_leak(struct pinfold_vm *vm);

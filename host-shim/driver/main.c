@@ -85,6 +85,8 @@ static int __init pinfold_init(void)
 	if (ret)
 		goto out_pool;
 	arm64_enable_hyp_stage2_aborts();
+	/* For good: what EL2 does not give back stays isolated after us. */
+	exclusive_pin_guard(true);
 
 	ret = pinfold_irqfd_init();
 	if (ret)

@@ -7,6 +7,9 @@
  *		page is in the kernel's hands, under an ordinary pin
  *	donated or shared -> reclaimed -> back in the kernel's hands -> unpinned
  *
+ * A large folio goes this way as one, under one pin, until the guest shares a
+ * part of it: then it is split, and each page goes on alone.
+ *
  * A page is in vm->pages exactly while EL2 may hold it.  What EL2 does not
  * give back is never unpinned: it stays isolated, and is lost.
  */
@@ -15,6 +18,8 @@
 #include <linux/exclusive_pin.h>
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
 
 #include "driver.h"
 
@@ -48,7 +53,7 @@ static void pinfold_unrecord(struct pinfold_vm *vm, u64 gfn, struct folio *folio
 }
 
 /* Give an isolated and recorded folio to EL2. */
-static int pinfold_donate_folio(struct pinfold_vm *vm, u64 gfn, struct folio *folio)
+static int pinfold_donate_recorded(struct pinfold_vm *vm, u64 gfn, struct folio *folio)
 {
 	struct arm_smccc_1_2_regs regs = {
 		.a0 = PINFOLD_CALL_MEM_DONATE,
@@ -70,95 +75,129 @@ static int pinfold_donate_folio(struct pinfold_vm *vm, u64 gfn, struct folio *fo
 	return pinfold_errno(status);
 }
 
-/* Isolate, record and donate the folio of a page that is pinned exclusively. */
-static int pinfold_donate_pinned(struct pinfold_vm *vm, const struct pinfold_slot *slot,
-				 u64 gfn, struct page *page)
+/* Isolate, record and donate a folio that is pinned exclusively. */
+static int pinfold_donate_folio(struct pinfold_vm *vm, u64 gfn, struct folio *folio)
 {
-	struct folio *folio = page_folio(page);
-	u64 first = gfn - folio_page_idx(folio, page);
 	int ret;
 
-	/*
-	 * A file system's page would be written back while nobody can read
-	 * it.  Anonymous and shmem pages stay as long as they are pinned.
-	 */
-	if (!folio_test_swapbacked(folio))
-		return -EIO;
-	/* A large folio goes whole, where the slot has room for it. */
-	if (!IS_ALIGNED(first, folio_nr_pages(folio)) || first < slot->gfn || first > gfn ||
-	    first + folio_nr_pages(folio) > slot->gfn + slot->nr)
-		return -EOPNOTSUPP;
-
-	ret = pinfold_isolate(vm->mm, page);
+	ret = pinfold_isolate_once(vm->mm, &folio, 1);
 	if (ret)
 		return ret;
-	ret = pinfold_record(vm, first, folio);
+	ret = pinfold_record(vm, gfn, folio);
 	if (ret)
 		goto out_unisolate;
-	ret = pinfold_donate_folio(vm, first, folio);
+	ret = pinfold_donate_recorded(vm, gfn, folio);
 	if (ret)
 		goto out_unrecord;
 	return 0;
 
 out_unrecord:
-	pinfold_unrecord(vm, first, folio);
+	pinfold_unrecord(vm, gfn, folio);
 out_unisolate:
 	folio_unisolate_exclusive(folio);
 	return ret;
 }
 
-/*
- * An exclusive pin is not for every kind of memory.  Say whether it is the kind
- * (mainline's -EIO: hugetlb, say) or the folio's size.
- */
-static int pinfold_unpinnable(unsigned long addr)
+/* Has the guest nothing in these frames, all of them in the slot and alike aligned? */
+static bool pinfold_has_room(struct pinfold_vm *vm, const struct pinfold_slot *slot, u64 gfn,
+			     unsigned int order)
 {
-	struct page *page;
+	u64 end = gfn + BIT(order);
+	unsigned long index = gfn;
+
+	return order <= PINFOLD_LIMIT_MAX_ORDER && IS_ALIGNED(gfn, BIT(order)) &&
+	       gfn >= slot->gfn && end > gfn && end <= slot->gfn + slot->nr &&
+	       !xa_find(&vm->pages, &index, end - 1, XA_PRESENT);
+}
+
+/*
+ * Does the caller find the whole folio at @addr?  It may have mapped something
+ * else over a part of it, or have moved or dropped a part.
+ */
+static bool pinfold_is_at(struct folio *folio, unsigned long addr)
+{
+	long i, j, got, nr = folio_nr_pages(folio);
+	bool same = true;
+
+	for (i = 0; same && i < nr; i += got) {
+		struct page *pages[32];
+
+		got = get_user_pages_fast(addr + i * PAGE_SIZE, min_t(long, nr - i, 32), FOLL_WRITE,
+					  pages);
+		same = got > 0;
+		for (j = 0; j < got; j++) {
+			same &= pages[j] == folio_page(folio, i + j);
+			put_page(pages[j]);
+		}
+	}
+	return same;
+}
+
+/*
+ * Donate the large folio of a page, of which one frame is accounted for.
+ * Return: -EOPNOTSUPP if it cannot be donated whole.
+ */
+static int pinfold_donate_large(struct pinfold_vm *vm, const struct pinfold_slot *slot, u64 gfn,
+				struct page *page)
+{
+	struct folio *folio = page_folio(page);
+	long idx = folio_page_idx(folio, page), nr = folio_nr_pages(folio);
+	u64 first = gfn - idx;
 	int ret;
 
-	ret = pinfold_pin_page(addr, false, &page);
+	if (idx > gfn || !pinfold_has_room(vm, slot, first, folio_order(folio)) ||
+	    !pinfold_is_at(folio, slot->addr + ((first - slot->gfn) << PAGE_SHIFT)))
+		return -EOPNOTSUPP;
+	/* RLIMIT_MEMLOCK may still do for a page. */
+	if (account_locked_vm(vm->mm, nr - 1, true))
+		return -EOPNOTSUPP;
+	ret = pinfold_donate_folio(vm, first, folio);
 	if (ret)
-		return ret;
-	ret = folio_test_swapbacked(page_folio(page)) ? -EOPNOTSUPP : -EIO;
-	unpin_user_page(page);
+		account_locked_vm(vm->mm, nr - 1, false);
 	return ret;
 }
 
-static int pinfold_donate(struct pinfold_vm *vm, const struct pinfold_slot *slot, u64 gfn)
+/* Donate the folio of a page that is pinned exclusively, or else the page alone. */
+static int pinfold_donate_pinned(struct pinfold_vm *vm, const struct pinfold_slot *slot, u64 gfn,
+				 struct page *page)
 {
-	unsigned long addr = slot->addr + ((gfn - slot->gfn) << PAGE_SHIFT);
-	struct page *page;
-	long nr = 1;
 	int ret;
+
+	if (folio_test_large(page_folio(page))) {
+		ret = pinfold_donate_large(vm, slot, gfn, page);
+		if (ret != -EOPNOTSUPP)
+			return ret;
+		ret = pinfold_split(vm->mm, page);
+		if (ret)
+			return ret;
+	}
+	return pinfold_donate_folio(vm, gfn, page_folio(page));
+}
+
+/* Try once to give the guest a page; nothing changes if that fails. */
+static int pinfold_donate(struct pinfold_vm *vm, u64 gfn, unsigned long addr,
+			  const struct pinfold_slot *slot)
+{
+	struct page *page;
+	int ret;
+
+	lockdep_assert_held(&vm->memory_lock);
 
 	ret = account_locked_vm(vm->mm, 1, true);
 	if (ret)
 		return ret;
-	ret = pinfold_pin_page(addr, true, &page);
-	if (ret == -EOPNOTSUPP)
-		ret = pinfold_unpinnable(addr);
+	ret = pinfold_pin_page_once(addr, true, &page);
 	if (ret)
 		goto out_unaccount;
-
-	/* The rest of a large folio counts as well, once we know of it. */
-	nr = folio_nr_pages(page_folio(page));
-	if (nr > 1) {
-		ret = account_locked_vm(vm->mm, nr - 1, true);
-		if (ret) {
-			nr = 1;
-			goto out_unpin;
-		}
-	}
 	ret = pinfold_donate_pinned(vm, slot, gfn, page);
-	if (!ret)
-		return 0;
+	if (ret)
+		goto out_unpin;
+	return 0;
 
 out_unpin:
 	unpin_user_page(page);
 out_unaccount:
-	account_locked_vm(vm->mm, nr, false);
-	if (ret == -EBUSY)
-		pinfold_count(PINFOLD_COUNT_PIN_BUSY, 1);
+	account_locked_vm(vm->mm, 1, false);
 	return ret;
 }
 
@@ -167,24 +206,79 @@ out_unaccount:
  * @vm: the VM; its mm is the caller's
  * @gfn: the guest frame
  *
+ * A large folio goes whole if the guest can have it at the place where the VMM
+ * has it; otherwise it is split.
+ *
  * Return: 0, also if another vCPU was faster; -EFAULT outside of the slots or
  * where nothing is mapped that can be pinned for long, -EBUSY if somebody else
- * holds the page, -ENOMEM also for RLIMIT_MEMLOCK, -EIO for memory that is not
- * swap-backed, -EOPNOTSUPP for a large folio.
+ * holds the page, -ENOMEM also for RLIMIT_MEMLOCK, -EIO for memory that is
+ * neither anonymous nor shmem, -EOPNOTSUPP for a folio that cannot be split,
+ * -EINTR for a deadly signal while waiting.
  */
 int pinfold_memory_fault(struct pinfold_vm *vm, u64 gfn)
 {
 	const struct pinfold_slot *slot = pinfold_slot_find(vm, gfn);
-	int ret = 0;
+	unsigned int tries = 0;
+	unsigned long addr;
+	int ret;
 
 	if (!slot)
 		return -EFAULT;
+	addr = slot->addr + ((gfn - slot->gfn) << PAGE_SHIFT);
 
-	mutex_lock(&vm->memory_lock);
-	if (!xa_load(&vm->pages, gfn))
-		ret = pinfold_donate(vm, slot, gfn);
-	mutex_unlock(&vm->memory_lock);
+	do {
+		mutex_lock(&vm->memory_lock);
+		ret = xa_load(&vm->pages, gfn) ? 0 : pinfold_donate(vm, gfn, addr, slot);
+		mutex_unlock(&vm->memory_lock);
+	} while (ret && pinfold_pause(ret, &tries));
+
+	if (ret && fatal_signal_pending(current))
+		return -EINTR;
+	if (ret == -EAGAIN)
+		ret = -EBUSY;
+	if (ret == -EBUSY)
+		pinfold_count(PINFOLD_COUNT_PIN_BUSY, 1);
+	if (ret == -EBUSY || ret == -EOPNOTSUPP)
+		ret = pinfold_tell_refused(addr, ret);
 	return ret;
+}
+
+/* Split every large folio that these frames are part of. */
+static int pinfold_split_range(struct pinfold_vm *vm, u64 gfn, u64 nr)
+{
+	unsigned long index;
+	struct page *page;
+	int ret;
+
+	xa_for_each_range(&vm->pages, index, page, gfn, gfn + nr - 1) {
+		/* A shared page was split off before, and is not exclusive any more. */
+		if (xa_get_mark(&vm->pages, index, PINFOLD_PAGE_SHARED))
+			continue;
+		ret = pinfold_split(vm->mm, page);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+static void pinfold_make_ordinary(struct folio *folio)
+{
+	folio_unisolate_exclusive(folio);
+	folio_pin_make_ordinary(folio);
+}
+
+static void pinfold_share_range(struct pinfold_vm *vm, u64 gfn, u64 nr)
+{
+	unsigned long index;
+	struct page *page;
+
+	xa_for_each_range(&vm->pages, index, page, gfn, gfn + nr - 1) {
+		if (xa_get_mark(&vm->pages, index, PINFOLD_PAGE_SHARED))
+			continue;
+		xa_set_mark(&vm->pages, index, PINFOLD_PAGE_SHARED);
+		pinfold_make_ordinary(page_folio(page));
+		pinfold_count(PINFOLD_COUNT_SHARED, 1);
+	}
 }
 
 /**
@@ -194,39 +288,79 @@ int pinfold_memory_fault(struct pinfold_vm *vm, u64 gfn)
  * @nr: how many
  *
  * EL2 has mapped them already.  They become ordinary memory of the VMM's
- * again, but stay pinned.
+ * again, but stay pinned.  Of a large folio only these pages do, so it is split.
+ *
+ * Return: false if that cannot be done; then the pages stay isolated, EL2 takes
+ * them back, and the guest learns that it has not shared them.
  */
-void pinfold_memory_shared(struct pinfold_vm *vm, u64 gfn, u64 nr)
+bool pinfold_memory_shared(struct pinfold_vm *vm, u64 gfn, u64 nr)
 {
-	struct page *page;
-	u64 end = gfn + nr;
+	unsigned int tries = 0;
+	int ret;
 
-	mutex_lock(&vm->memory_lock);
-	for (; gfn < end; gfn++) {
-		page = xa_load(&vm->pages, gfn);
-		if (!page || xa_get_mark(&vm->pages, gfn, PINFOLD_PAGE_SHARED))
-			continue;
-		xa_set_mark(&vm->pages, gfn, PINFOLD_PAGE_SHARED);
-		pinfold_make_ordinary(page);
-		pinfold_count(PINFOLD_COUNT_SHARED, 1);
-	}
-	mutex_unlock(&vm->memory_lock);
+	do {
+		mutex_lock(&vm->memory_lock);
+		ret = pinfold_split_range(vm, gfn, nr);
+		if (!ret)
+			pinfold_share_range(vm, gfn, nr);
+		mutex_unlock(&vm->memory_lock);
+	} while (ret && pinfold_pause(ret, &tries));
+	if (ret)
+		pr_warn_ratelimited("guest frame %llx cannot be shared: its folio cannot be split: %d\n",
+				    gfn, ret);
+	return !ret;
 }
 
-/* Undo or do the host's part of one page's unsharing. */
-static bool pinfold_unshare_page(struct pinfold_vm *vm, u64 gfn)
+/* Those of these frames that are shared: their folios. Return: how many, or -ENOENT. */
+static long pinfold_shared_folios(struct pinfold_vm *vm, u64 gfn, u64 nr, struct folio **folios)
 {
-	struct page *page = xa_load(&vm->pages, gfn);
+	long found = 0;
+	u64 i;
 
-	if (!page)
-		return false;
-	if (!xa_get_mark(&vm->pages, gfn, PINFOLD_PAGE_SHARED))
-		return true;
-	if (pinfold_make_exclusive(vm->mm, page))
-		return false;
-	xa_clear_mark(&vm->pages, gfn, PINFOLD_PAGE_SHARED);
-	pinfold_count(PINFOLD_COUNT_SHARED, -1);
-	return true;
+	for (i = gfn; i < gfn + nr; i++) {
+		struct page *page = xa_load(&vm->pages, i);
+
+		if (!page)
+			return -ENOENT;
+		if (xa_get_mark(&vm->pages, i, PINFOLD_PAGE_SHARED))
+			folios[found++] = page_folio(page);
+	}
+	return found;
+}
+
+/* Make all these folios exclusive and isolated again, or none. */
+static int pinfold_take_folios(struct mm_struct *mm, struct folio **folios, long nr)
+{
+	long done;
+	int ret = 0;
+
+	for (done = 0; done < nr; done++) {
+		ret = folio_pin_make_exclusive(folios[done]);
+		if (ret)
+			break;
+	}
+	if (!ret && nr)
+		ret = pinfold_isolate_once(mm, folios, nr);
+	while (ret && done--)
+		folio_pin_make_ordinary(folios[done]);
+	return ret;
+}
+
+static int pinfold_unshare_range(struct pinfold_vm *vm, u64 gfn, u64 nr, struct folio **folios)
+{
+	long found = pinfold_shared_folios(vm, gfn, nr, folios);
+	u64 i;
+	int ret;
+
+	if (found < 0)
+		return found;
+	ret = pinfold_take_folios(vm->mm, folios, found);
+	if (ret)
+		return ret;
+	for (i = gfn; i < gfn + nr; i++)
+		xa_clear_mark(&vm->pages, i, PINFOLD_PAGE_SHARED);
+	pinfold_count(PINFOLD_COUNT_SHARED, -found);
+	return 0;
 }
 
 /**
@@ -242,30 +376,22 @@ static bool pinfold_unshare_page(struct pinfold_vm *vm, u64 gfn)
  */
 bool pinfold_memory_unshare(struct pinfold_vm *vm, u64 gfn, u64 nr)
 {
-	DECLARE_BITMAP(done, PINFOLD_LIMIT_MAX_FRAMES) = {};
-	unsigned long i;
-	bool ok = true;
+	unsigned int tries = 0;
+	struct folio **folios;
+	int ret;
 
 	if (nr > PINFOLD_LIMIT_MAX_FRAMES)
 		return false;
-
-	mutex_lock(&vm->memory_lock);
-	for (i = 0; i < nr && ok; i++) {
-		if (xa_get_mark(&vm->pages, gfn + i, PINFOLD_PAGE_SHARED))
-			__set_bit(i, done);
-		ok = pinfold_unshare_page(vm, gfn + i);
-		if (!ok)
-			__clear_bit(i, done);
-	}
-	if (!ok) {
-		for_each_set_bit(i, done, nr) {
-			xa_set_mark(&vm->pages, gfn + i, PINFOLD_PAGE_SHARED);
-			pinfold_make_ordinary(xa_load(&vm->pages, gfn + i));
-			pinfold_count(PINFOLD_COUNT_SHARED, 1);
-		}
-	}
-	mutex_unlock(&vm->memory_lock);
-	return ok;
+	folios = kmalloc_array(nr, sizeof(*folios), GFP_KERNEL);
+	if (!folios)
+		return false;
+	do {
+		mutex_lock(&vm->memory_lock);
+		ret = pinfold_unshare_range(vm, gfn, nr, folios);
+		mutex_unlock(&vm->memory_lock);
+	} while (ret && pinfold_pause(ret, &tries));
+	kfree(folios);
+	return !ret;
 }
 
 /* EL2 has given these frames back, wiped: let go of them. */
@@ -276,7 +402,6 @@ static void pinfold_release_range(struct pinfold_vm *vm, u64 gfn, u64 nr)
 
 	xa_for_each_range(&vm->pages, index, page, gfn, gfn + nr - 1) {
 		struct folio *folio = page_folio(page);
-
 		bool shared = xa_get_mark(&vm->pages, index, PINFOLD_PAGE_SHARED);
 
 		xa_erase(&vm->pages, index);

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Pins and isolation, around the kernel's exclusive pins: the retries and the
- * locks.
+ * Pins and isolation, around the kernel's exclusive pins: the locks, the
+ * retries, and what is said of a page that cannot be had.
  */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/delay.h>
 #include <linux/exclusive_pin.h>
+#include <linux/hugetlb.h>
 #include <linux/mm.h>
+#include <linux/sched/signal.h>
 
 #include "driver.h"
 
@@ -13,92 +17,129 @@
  * A passing reference (an LRU batch, a reader of the page cache) delays an
  * isolation.  Twenty tries with a growing pause are about 200 ms.
  */
-#define PINFOLD_ISOLATE_TRIES	20
+#define PINFOLD_AGAIN_TRIES	20
+/* Another pin is more likely there to stay: about 50 ms. */
+#define PINFOLD_BUSY_TRIES	10
 
 /**
- * pinfold_pin_page - pin the page at an address of the caller's
+ * pinfold_pause - wait, if what was refused may be had a moment later
+ * @ret: how it was refused
+ * @tries: how often, so far; starts at 0
+ *
+ * Hold no lock that others need meanwhile.
+ *
+ * Return: true to try again.
+ */
+bool pinfold_pause(int ret, unsigned int *tries)
+{
+	unsigned int most = ret == -EAGAIN ? PINFOLD_AGAIN_TRIES :
+			    ret == -EBUSY ? PINFOLD_BUSY_TRIES : 0;
+
+	if (++*tries >= most || fatal_signal_pending(current))
+		return false;
+	if (ret == -EAGAIN)
+		pinfold_count(PINFOLD_COUNT_ISOLATE_RETRIES, 1);
+	fsleep(*tries * 1000);
+	return true;
+}
+
+/**
+ * pinfold_pin_page_once - pin the page at an address of the caller's
  * @addr: the address
- * @exclusive: FOLL_EXCLUSIVE, or an ordinary pin
+ * @exclusive: FOLL_EXCLUSIVE, which pins the whole folio, or an ordinary pin
  * @page: where the page goes
  *
- * Return: 0; -EBUSY if somebody else has it pinned.
+ * Return: 0; -EBUSY if somebody else has it pinned; -EAGAIN.
  */
-int pinfold_pin_page(unsigned long addr, bool exclusive, struct page **page)
+int pinfold_pin_page_once(unsigned long addr, bool exclusive, struct page **page)
 {
 	unsigned int flags = FOLL_WRITE | FOLL_LONGTERM;
-	int tries;
 	long ret;
 
 	if (exclusive)
 		flags |= FOLL_EXCLUSIVE;
 
-	for (tries = 0; tries < PINFOLD_ISOLATE_TRIES; tries++) {
-		mmap_read_lock(current->mm);
-		ret = pin_user_pages(addr & PAGE_MASK, 1, flags, page);
-		mmap_read_unlock(current->mm);
-		if (ret != -EAGAIN)
-			break;
-		fsleep(tries * 1000);
-	}
+	mmap_read_lock(current->mm);
+	ret = pin_user_pages(addr & PAGE_MASK, 1, flags, page);
+	mmap_read_unlock(current->mm);
 	if (ret == 1)
 		return 0;
 	return ret ? ret : -EFAULT;
 }
 
 /**
- * pinfold_isolate - take an exclusively pinned page out of the kernel's hands
- * @mm: where it was pinned
- * @page: the page; its whole folio is isolated
- *
- * Return: 0; -EBUSY if somebody else keeps a reference; -EOPNOTSUPP if this
- * kind of memory cannot be isolated.
+ * pinfold_pin_page - pinfold_pin_page_once() with patience
+ * @addr: the address
+ * @exclusive: FOLL_EXCLUSIVE, which pins the whole folio, or an ordinary pin
+ * @page: where the page goes
  */
-int pinfold_isolate(struct mm_struct *mm, struct page *page)
+int pinfold_pin_page(unsigned long addr, bool exclusive, struct page **page)
 {
-	struct folio *folio = page_folio(page);
-	int tries, ret;
+	unsigned int tries = 0;
+	int ret;
 
-	for (tries = 0; tries < PINFOLD_ISOLATE_TRIES; tries++) {
-		mmap_read_lock(mm);
-		ret = folio_isolate_exclusive(folio);
-		mmap_read_unlock(mm);
-		if (ret != -EAGAIN)
-			return ret;
-		pinfold_count(PINFOLD_COUNT_ISOLATE_RETRIES, 1);
-		fsleep(tries * 1000);
-	}
-	return -EBUSY;
+	do {
+		ret = pinfold_pin_page_once(addr, exclusive, page);
+	} while (ret && pinfold_pause(ret, &tries));
+	return ret == -EAGAIN ? -EBUSY : ret;
 }
 
 /**
- * pinfold_make_exclusive - make an ordinary pin exclusive, and isolate
- * @mm: where the page was pinned
- * @page: the page
+ * pinfold_isolate_once - take exclusively pinned folios out of the kernel's hands
+ * @mm: where they were pinned
+ * @folios: the folios; all are isolated, or none
+ * @nr: how many
+ *
+ * Return: 0; -EAGAIN if somebody else has a reference; -EOPNOTSUPP if this
+ * kind of memory cannot be isolated, or a large folio not as it is mapped.
  */
-int pinfold_make_exclusive(struct mm_struct *mm, struct page *page)
+int pinfold_isolate_once(struct mm_struct *mm, struct folio **folios, unsigned int nr)
 {
-	struct folio *folio = page_folio(page);
 	int ret;
 
-	ret = folio_pin_make_exclusive(folio);
-	if (ret)
-		return ret;
-	ret = pinfold_isolate(mm, page);
-	if (ret)
-		folio_pin_make_ordinary(folio);
+	mmap_read_lock(mm);
+	ret = folios_isolate_exclusive(folios, nr);
+	mmap_read_unlock(mm);
 	return ret;
 }
 
 /**
- * pinfold_make_ordinary - give an isolated page back to the kernel, still pinned
- * @page: the page
+ * pinfold_isolate - pinfold_isolate_once() for one folio, with patience
+ * @mm: where it was pinned
+ * @folio: the folio
+ *
+ * Return: 0; -EBUSY if somebody else keeps a reference; -EOPNOTSUPP.
  */
-void pinfold_make_ordinary(struct page *page)
+int pinfold_isolate(struct mm_struct *mm, struct folio *folio)
 {
-	struct folio *folio = page_folio(page);
+	unsigned int tries = 0;
+	int ret;
 
-	folio_unisolate_exclusive(folio);
-	folio_pin_make_ordinary(folio);
+	do {
+		ret = pinfold_isolate_once(mm, &folio, 1);
+	} while (ret == -EAGAIN && pinfold_pause(ret, &tries));
+	return ret == -EAGAIN ? -EBUSY : ret;
+}
+
+/**
+ * pinfold_split - make single pages of an exclusively pinned large folio
+ * @mm: where it was pinned
+ * @page: a page of the folio
+ *
+ * If the folio is isolated, so are all its pages, each with a pin.  If not,
+ * only @page stays pinned.
+ *
+ * Return: 0, also if it is a single page; -EAGAIN if somebody else has a
+ * reference, or if nobody has the folio mapped or in a file.
+ */
+int pinfold_split(struct mm_struct *mm, struct page *page)
+{
+	int ret;
+
+	mmap_read_lock(mm);
+	ret = page_split_exclusive(page);
+	mmap_read_unlock(mm);
+	return ret;
 }
 
 /**
@@ -108,4 +149,36 @@ void pinfold_make_ordinary(struct page *page)
 void pinfold_unpin_page(struct page *page)
 {
 	unpin_user_pages_dirty_lock(&page, 1, true);
+}
+
+/**
+ * pinfold_tell_refused - say in the log why a page cannot be given to a guest
+ * @addr: where the caller has it
+ * @ret: -EBUSY or -EOPNOTSUPP
+ *
+ * Return: @ret; -EIO for memory of a kind that cannot be had at all.
+ */
+int pinfold_tell_refused(unsigned long addr, int ret)
+{
+	struct folio *folio;
+	struct page *page;
+
+	if (get_user_pages_fast(addr & PAGE_MASK, 1, 0, &page) != 1)
+		return ret;
+	folio = page_folio(page);
+	if (ret == -EBUSY) {
+		pr_warn_ratelimited("the page at %lx (frame %lx) cannot be given to a guest: somebody else uses it; pin word %x, reference count %d, mapped %d times\n",
+				    addr, page_to_pfn(page), folio_pin_word(folio),
+				    folio_ref_count(folio) - 1, folio_mapcount(folio));
+	} else {
+		if (folio_test_hugetlb(folio) || !folio_test_swapbacked(folio))
+			ret = -EIO;
+		pr_warn_ratelimited("the page at %lx (frame %lx) cannot be given to a guest: %s\n",
+				    addr, page_to_pfn(page),
+				    folio_test_hugetlb(folio) ? "it is hugetlb memory" :
+				    ret == -EIO ? "it is neither anonymous nor shmem" :
+				    "this kernel cannot isolate it");
+	}
+	put_page(page);
+	return ret;
 }

@@ -144,7 +144,7 @@ int pinfold_vcpu_exit(struct pinfold_vcpu *vcpu, const struct arm_smccc_1_2_regs
 	case PINFOLD_EXIT_MMIO_WRITE:
 		return pinfold_exit_mmio(vcpu, x3, x4, exit->a5, true);
 	case PINFOLD_EXIT_SHARED:
-		pinfold_memory_shared(vcpu->vm, x3, x4);
+		vcpu->answer = pinfold_memory_shared(vcpu->vm, x3, x4) ? 0 : 1;
 		return 1;
 	case PINFOLD_EXIT_UNSHARE_REQUEST:
 		vcpu->answer = pinfold_memory_unshare(vcpu->vm, x3, x4) ? 0 : 1;

@@ -75,6 +75,37 @@ guest_share:
 guest_share_end:
 
 	/*
+	 * Shares the page at x2, takes it back, and says each time how that
+	 * went and what is in the page; first it asks.
+	 */
+	.balign 8
+	.globl	guest_large
+guest_large:
+	mov	x19, x1
+	mov	x20, x2
+	ldr	w0, [x19]	// here the guest has its first page
+	ldr	x3, [x20]
+	str	x3, [x19]	// what the VMM left for it
+	mov	x21, #0xc6000000
+1:	mov	x0, #0x5a
+	str	x0, [x20]
+	add	x0, x21, #3	// MEM_SHARE
+	bl	2f
+	add	x0, x21, #4	// MEM_UNSHARE
+	bl	2f
+	b	1b
+2:	mov	x1, x20
+	mov	x2, #0
+	mov	x3, #0
+	hvc	#0
+	str	x0, [x19]
+	ldr	x3, [x20]
+	str	x3, [x19]
+	ret
+	.globl	guest_large_end
+guest_large_end:
+
+	/*
 	 * Waits for interrupts, and says which.  x2 is the distributor, x3 the
 	 * redistributor.  SPI 33 is edge-triggered, 34 level-sensitive; x4 is 0
 	 * to wait by WFI, 1 to spin.

@@ -3,6 +3,7 @@
 #ifndef GUESTS_H
 #define GUESTS_H
 
+extern const char guest_large[], guest_large_end[];
 extern const char guest_mmio[], guest_mmio_end[];
 extern const char guest_wfi[], guest_wfi_end[];
 extern const char guest_spin[], guest_spin_end[];
