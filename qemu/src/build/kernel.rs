@@ -65,7 +65,7 @@ impl Recipe {
         settings: "",
         targets: &["Image", "modules"],
         stays_whole: true,
-        objects: 1600,
+        objects: 1300,
     };
     /// What exclusive pins are measured against.
     pub(crate) const BENCH_UNPATCHED: Self = Self {
@@ -106,7 +106,7 @@ pub(crate) struct Kernel {
 /// Builds a kernel, unless the cache has it.
 pub(crate) fn build(workspace: &Workspace, recipe: &Recipe) -> Result<Kernel> {
     let source = if recipe.patched {
-        Source::patched(workspace)?
+        Source::for_kernel(workspace)?
     } else {
         Source::plain(workspace)?
     };

@@ -14,12 +14,15 @@ use std::process::Command;
 /// Debian's package of the kernel source; the file in it has the same name.
 const SOURCE: &str = "linux-source-6.12";
 
+/// Where a patch may change something and leave the kernel as it is.
+const BESIDE_THE_KERNEL: [&str; 3] = ["Documentation/", "MAINTAINERS", "tools/"];
+
 /// A source tree.
 pub(crate) struct Source {
     /// Where it is.
     pub(crate) directory: PathBuf,
-    /// What it is made from, beside Debian's version.
-    pub(crate) series: Option<PathBuf>,
+    /// The patches that it is made from, beside Debian's version.
+    series: Vec<PathBuf>,
 }
 
 impl Source {
@@ -36,19 +39,26 @@ impl Source {
         })?;
         Ok(Self {
             directory,
-            series: None,
+            series: Vec::new(),
         })
     }
 
     /// Debian's source with our series.
     pub(crate) fn patched(workspace: &Workspace) -> Result<Self> {
-        let patches = workspace.path("host-shim/patches");
+        let series = series(&workspace.path("host-shim/patches"))?;
+        Self::with(workspace, series)
+    }
+
+    /// Debian's source with what of our series a kernel is built from: no new kernel for a new test or a better word.
+    pub(crate) fn for_kernel(workspace: &Workspace) -> Result<Self> {
+        let series = series_for_kernel(&workspace.path("host-shim/patches"))?;
+        Self::with(workspace, series)
+    }
+
+    fn with(workspace: &Workspace, series: Vec<PathBuf>) -> Result<Self> {
         let plain = Self::plain(workspace)?.directory;
-        let directory = patched(&workspace.cache, &version()?, &plain, &patches)?;
-        Ok(Self {
-            directory,
-            series: Some(patches),
-        })
+        let directory = patched(&workspace.cache, &version()?, &plain, &series)?;
+        Ok(Self { directory, series })
     }
 
     /// Linux's own style checker, strict; `--file` and the names of patches or files are missing.
@@ -68,12 +78,7 @@ impl Source {
 
     /// A key that stands for the source.
     pub(crate) fn key(&self) -> Result<Key> {
-        let key = Key::new();
-        let key = match &self.series {
-            Some(patches) => series_key(key, patches)?,
-            None => key,
-        };
-        Ok(key.text("source", &version()?))
+        Ok(series_key(Key::new(), &self.series)?.text("source", &version()?))
     }
 }
 
@@ -101,6 +106,24 @@ pub(crate) fn series(patches: &Path) -> Result<Vec<PathBuf>> {
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .map(|name| patches.join(name))
         .collect())
+}
+
+/// The patches of the series that change more than documents and tests.
+fn series_for_kernel(patches: &Path) -> Result<Vec<PathBuf>> {
+    let mut kept = Vec::new();
+    for patch in series(patches)? {
+        let text = fs::read_to_string(&patch)
+            .with_context(|| format!("cannot read {}", patch.display()))?;
+        let mut files = text.lines().filter_map(|line| line.strip_prefix("+++ b/"));
+        if files.any(|file| {
+            !BESIDE_THE_KERNEL
+                .iter()
+                .any(|beside| file.starts_with(beside))
+        }) {
+            kept.push(patch);
+        }
+    }
+    Ok(kept)
 }
 
 /// Copies a source tree by hard links. That is safe as long as whoever changes a file writes a new one
@@ -148,11 +171,11 @@ pub(crate) fn apply(patch: &Path, tree: &Path) -> Result<()> {
     Ok(())
 }
 
-fn patched(cache: &Cache, version: &str, plain: &Path, patches: &Path) -> Result<PathBuf> {
-    let key = series_key(Key::new().text("version", version), patches)?;
+fn patched(cache: &Cache, version: &str, plain: &Path, series: &[PathBuf]) -> Result<PathBuf> {
+    let key = series_key(Key::new().text("version", version), series)?;
     cache.product("linux-patched", key, |place| {
         link(plain, place)?;
-        series(patches)?
+        series
             .iter()
             .try_for_each(|patch| apply(patch, place))
             .with_context(|| {
@@ -163,12 +186,9 @@ fn patched(cache: &Cache, version: &str, plain: &Path, patches: &Path) -> Result
     })
 }
 
-/// Adds the series and nothing else that lies beside it.
-fn series_key(key: Key, patches: &Path) -> Result<Key> {
-    let mut files = series(patches)?;
-    files.push(patches.join("series"));
-    files.sort();
-    files.iter().try_fold(key, |key, file| key.file(file))
+/// Adds the patches in their order.
+fn series_key(key: Key, series: &[PathBuf]) -> Result<Key> {
+    series.iter().try_fold(key, |key, file| key.file(file))
 }
 
 /// The files that patch could not change, with what it said about each.
@@ -235,7 +255,8 @@ mod tests {
         }
 
         fn patched(&self, version: &str) -> Result<PathBuf> {
-            patched(&self.cache, version, &self.plain(), &self.patches())
+            let series = series(&self.patches())?;
+            patched(&self.cache, version, &self.plain(), &series)
         }
 
         /// What the cache holds of source trees, whole or not.
@@ -298,12 +319,33 @@ mod tests {
     #[test]
     fn only_the_series_counts() {
         let scene = Scene::new();
-        let key = || series_key(Key::new(), &scene.patches()).unwrap().name();
+        let key = || {
+            let series = series(&scene.patches()).unwrap();
+            series_key(Key::new(), &series).unwrap().name()
+        };
         let before = key();
         fs::write(scene.patches().join("README.md"), "words").unwrap();
         assert_eq!(before, key());
         fs::write(scene.patches().join("0001-a.patch"), FITS_THE_OLDER).unwrap();
         assert_ne!(before, key());
+    }
+
+    #[test]
+    fn documents_and_tests_make_no_new_kernel() {
+        let scene = Scene::new();
+        let write = |name, file| {
+            let text = format!("--- a/{file}\n+++ b/{file}\n@@ -1,1 +1,1 @@\n-one\n+two\n");
+            fs::write(scene.patches().join(name), text).unwrap();
+        };
+        write("0003-words.patch", "Documentation/a.rst");
+        write("0004-test.patch", "tools/testing/b.c");
+        write("0005-code.patch", "mm/c.c");
+        let names = ["0001-a", "0002-b", "0003-words", "0004-test", "0005-code"];
+        let lines = names.map(|name| format!("{name}.patch\n")).concat();
+        fs::write(scene.patches().join("series"), lines).unwrap();
+        let kept = series_for_kernel(&scene.patches()).unwrap();
+        let expected = ["0001-a.patch", "0002-b.patch", "0005-code.patch"];
+        assert_eq!(kept, expected.map(|name| scene.patches().join(name)));
     }
 
     #[test]
