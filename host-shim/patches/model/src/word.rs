@@ -147,16 +147,18 @@ impl PinWord {
         assert_eq!(added, Ok(()));
     }
 
-    /// `pin_word_put()`: uncounts a pin whose reference is still there.
+    /// `pin_word_put()` and, where the word has a bit set, `pin_word_put_slow()`: uncounts a pin whose reference is still there.
     pub(crate) fn put(&self) -> Uncounted {
-        let put = self.update(|old| {
-            if old & ISOLATED != 0 && !self.is(Mutant::FreeIsolated) {
-                return Err(Uncounted::Leak);
-            }
-            assert_ne!(old & COUNT, 0, "uncounted a pin that was not counted");
-            Ok(if old & COUNT == 1 { 0 } else { old - 1 })
-        });
-        put.err().unwrap_or(Uncounted::Drop)
+        let old = self.word.fetch_sub(1, Release);
+        assert_ne!(old & COUNT, 0, "uncounted a pin that was not counted");
+        if old & ISOLATED != 0 && !self.is(Mutant::FreeIsolated) {
+            self.word.fetch_add(1, Relaxed);
+            return Uncounted::Leak;
+        }
+        if old & EXCLUSIVE != 0 {
+            self.word.store(0, Release);
+        }
+        Uncounted::Drop
     }
 
     /// `folio_pin_make_exclusive()`.
