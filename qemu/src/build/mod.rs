@@ -159,7 +159,7 @@ impl DebugHost {
         let driver = driver::build(workspace, &kernel)?;
         let source = Source::patched(workspace)?;
         let mut tests = program::selftests(workspace, &source)?;
-        tests.extend(program::donated_test(workspace, &source)?);
+        tests.push(program::donated_test(workspace, &source)?);
         let parts = initramfs::Parts {
             end: &products.programs.end,
             program: &products.programs.pinfold,

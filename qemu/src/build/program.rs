@@ -36,22 +36,13 @@ pub(crate) fn driver_test(workspace: &Workspace) -> Result<PathBuf> {
 pub(crate) fn selftests(workspace: &Workspace, source: &Source) -> Result<Vec<Program>> {
     SELFTESTS
         .into_iter()
-        .filter(|(name, _)| {
-            selftest_directory(source)
-                .join(format!("{name}.c"))
-                .exists()
-        })
         .map(|(name, more)| {
             let path = compile(workspace, name, |gcc| {
                 let directory = selftest_directory(source);
                 kernel_headers(gcc, &source.directory);
                 gcc.arg(directory.join(format!("{name}.c")))
                     .args(["vm_util.c", "thp_settings.c"].map(|helper| directory.join(helper)))
-                    .args(
-                        more.iter()
-                            .map(|source| directory.join(source))
-                            .filter(|source| source.exists()),
-                    );
+                    .args(more.iter().map(|source| directory.join(source)));
             })?;
             Ok(Program { name, path })
         })
@@ -59,19 +50,16 @@ pub(crate) fn selftests(workspace: &Workspace, source: &Source) -> Result<Vec<Pr
 }
 
 /// The cases of the selftest with pages that EL2 really has.
-pub(crate) fn donated_test(workspace: &Workspace, source: &Source) -> Result<Option<Program>> {
+pub(crate) fn donated_test(workspace: &Workspace, source: &Source) -> Result<Program> {
     let name = "donated-test";
     let here = workspace.path("host-shim/driver/test");
-    if !here.join("donated.c").exists() {
-        return Ok(None);
-    }
     let path = compile(workspace, name, |gcc| {
         let cases = selftest_directory(source);
         gcc.arg("-I")
             .args([&cases, &here.join("donated.c"), &here.join("guests.S")])
             .arg(cases.join("exclusive_pin_cases.c"));
     })?;
-    Ok(Some(Program { name, path }))
+    Ok(Program { name, path })
 }
 
 /// The measurement of `make gup-bench`, which is the first process of its machine.

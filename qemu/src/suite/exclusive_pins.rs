@@ -69,7 +69,7 @@ const CASES: [Case; 4] = [
         name: "races",
         place: Place::Bare,
         arguments: "",
-        task: "exclusive_pin_stress",
+        task: "exclusive_pin_stress -r 30",
     },
     Case {
         name: "donated pages",
