@@ -21,6 +21,7 @@
 #include <linux/kvm.h>
 
 #include "exclusive_pin_cases.h"
+#include "guests.h"
 #include "../uapi/pinfold.h"
 #include "../pinfold_abi.h"
 
@@ -36,52 +37,6 @@
 #define KVM_EXIT_MEMORY_FAULT	39
 #endif
 
-/*
- * The guest.  x1 is the address of a device, x2 and x3 are the memory and its
- * length.  Each word of the memory gets its address, in disguise.  Then the
- * guest reads what to do from the device, and writes there what came of it.
- */
-asm(
-"	.pushsection .rodata\n"
-"	.balign	8\n"
-"	.globl	keeper, keeper_end\n"
-"keeper:\n"
-"	mov	x19, x1\n"
-"	mov	x20, x2\n"
-"	add	x21, x2, x3\n"
-"	ldr	x22, =0x9e3779b97f4a7c15\n"
-"	mov	x4, x20\n"
-"1:	eor	x5, x4, x22\n"
-"	str	x5, [x4], #8\n"
-"	cmp	x4, x21\n"
-"	b.lo	1b\n"
-"	mov	x0, #0\n"
-"2:	str	x0, [x19]\n"
-"	ldr	w6, [x19, #8]\n"
-"	mov	x0, #0\n"
-"	cbnz	w6, 5f\n"
-"	mov	x4, x20\n"		/* 0: how many words are wrong? */
-"3:	eor	x5, x4, x22\n"
-"	ldr	x7, [x4], #8\n"
-"	cmp	x5, x7\n"
-"	cinc	x0, x0, ne\n"
-"	cmp	x4, x21\n"
-"	b.lo	3b\n"
-"	b	2b\n"
-"5:	ldr	x0, =0xc6000003\n"	/* 1: MEM_SHARE of the first page */
-"	add	x0, x0, x6\n"		/* 2: MEM_UNSHARE */
-"	sub	x0, x0, #1\n"
-"	mov	x1, x20\n"
-"	mov	x2, #0\n"
-"	mov	x3, #0\n"
-"	hvc	#0\n"
-"	b	2b\n"
-"	.ltorg\n"
-"keeper_end:\n"
-"	.popsection\n");
-
-extern const char keeper[], keeper_end[];
-
 enum order {
 	VERIFY,
 	SHARE,
@@ -89,7 +44,7 @@ enum order {
 };
 
 static int kvm, debug;
-static uint64_t leaked_before;
+static __u64 leaked_before;
 
 static struct keeper_vm {
 	int fd, vcpu;
@@ -126,7 +81,7 @@ static bool make_code(struct keeper_vm *vm)
 	vm->code = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (vm->code == MAP_FAILED)
 		return false;
-	memcpy(vm->code, keeper, keeper_end - keeper);
+	memcpy(vm->code, guest_keeper, guest_keeper_end - guest_keeper);
 	/* The cases are about the other memory: no child needs this. */
 	return !madvise(vm->code, PAGE, MADV_DONTFORK);
 }
@@ -260,7 +215,7 @@ static bool donated_nothing_held(void)
 }
 
 /* EL2 counts how often it gave the kernel a decoy. */
-static uint64_t donated_strays(void)
+static unsigned long donated_strays(void)
 {
 	struct pinfold_call call = { .x = { PINFOLD_CALL_COUNTER, PINFOLD_COUNTER_DECOYS } };
 
@@ -286,7 +241,7 @@ static const struct pin_holder guest_holder = {
 
 int main(int argc, char **argv)
 {
-	uint64_t strays;
+	__u64 strays;
 
 	if (argc > 1 && !strcmp(argv[1], "decoys"))
 		stray_cases = true;

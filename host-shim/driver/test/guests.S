@@ -180,4 +180,47 @@ guest_race:
 	.globl	guest_race_end
 guest_race_end:
 
+	/*
+	 * Looks after memory: x1 is the address of a device, x2 and x3 are the
+	 * memory and its length.  Each word gets its address, in disguise.  Then
+	 * the guest reads what to do from the device, and writes there what came
+	 * of it.
+	 */
+	.balign 8
+	.globl	guest_keeper
+guest_keeper:
+	mov	x19, x1
+	mov	x20, x2
+	add	x21, x2, x3
+	ldr	x22, =0x9e3779b97f4a7c15
+	mov	x4, x20
+1:	eor	x5, x4, x22
+	str	x5, [x4], #8
+	cmp	x4, x21
+	b.lo	1b
+	mov	x0, #0
+2:	str	x0, [x19]
+	ldr	w6, [x19, #8]
+	mov	x0, #0
+	cbnz	w6, 5f
+	mov	x4, x20			// 0: how many words are wrong?
+3:	eor	x5, x4, x22
+	ldr	x7, [x4], #8
+	cmp	x5, x7
+	cinc	x0, x0, ne
+	cmp	x4, x21
+	b.lo	3b
+	b	2b
+5:	ldr	x0, =0xc6000003		// 1: MEM_SHARE of the first page
+	add	x0, x0, x6		// 2: MEM_UNSHARE
+	sub	x0, x0, #1
+	mov	x1, x20
+	mov	x2, #0
+	mov	x3, #0
+	hvc	#0
+	b	2b
+	.ltorg
+	.globl	guest_keeper_end
+guest_keeper_end:
+
 	.section .note.GNU-stack, "", %progbits

@@ -11,5 +11,6 @@ extern const char guest_doorbell[], guest_doorbell_end[];
 extern const char guest_irq[], guest_irq_end[];
 extern const char guest_race[], guest_race_end[];
 extern const char guest_share[], guest_share_end[];
+extern const char guest_keeper[], guest_keeper_end[];
 
 #endif /* GUESTS_H */
