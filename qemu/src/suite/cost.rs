@@ -63,6 +63,8 @@ fn count(bench: &Bench, boot: Boot, name: &str) -> Result<Counted> {
 
 fn parse(line: &str) -> Option<Counted> {
     let (_, counts) = line.split_once("counted: ")?;
+    // What the machine prints at the same moment may come in between.
+    let counts = counts.trim_start_matches(|c: char| !c.is_ascii_digit());
     let (all, rest) = counts.split_once(" instructions, ")?;
     let in_el2 = rest.split(' ').next()?;
     Some(Counted {
@@ -78,6 +80,8 @@ mod tests {
     #[test]
     fn the_plugin_is_understood() {
         let counted = parse("counted: 47 instructions, 4 in EL2").unwrap();
+        assert_eq!((counted.all, counted.in_el2), (47, 4));
+        let counted = parse("counted: [47 instructions, 4 in EL2").unwrap();
         assert_eq!((counted.all, counted.in_el2), (47, 4));
         assert!(parse("counted: many instructions, 4 in EL2").is_none());
     }

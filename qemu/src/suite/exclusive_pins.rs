@@ -19,7 +19,7 @@ const DIVIDED: &str = "numa=fake=2 movablecore=256M page_poison=1 hugepages=4 km
 
 /// The kernel's functions that work on contents, by which its own accesses to a donated page come about
 /// when its gates are off.
-const WORK_ON_CONTENTS: [&str; 12] = [
+const WORK_ON_CONTENTS: [&str; 16] = [
     "copy_page",
     "copy_highpage",
     "clear_page",
@@ -32,6 +32,11 @@ const WORK_ON_CONTENTS: [&str; 12] = [
     "memcmp",
     "xxh64",
     "calc_checksum",
+    "copy_from_kernel_nofault",
+    // load_unaligned_zeropad(), inlined into what asks for it
+    "exclusive_pin_test_ioctl",
+    "exclusive_pin_test_slot",
+    "gup_test_ioctl",
 ];
 
 /// Where a test runs, and what must come of it.
@@ -39,9 +44,10 @@ const WORK_ON_CONTENTS: [&str; 12] = [
 enum Place {
     /// Bare EL1: nobody takes the isolated pages away.
     Bare,
-    /// Under Pinfold. One of the cases has the kernel's gates off: each touch gets a decoy, and EL2 says who it
-    /// was. The program sees to it that no other case makes one.
+    /// Under Pinfold: the kernel touches nothing that a guest has.
     Pinfold,
+    /// Under Pinfold, and the kernel's gates are off: each touch gets a decoy, and EL2 says who it was.
+    PinfoldWithoutGates,
 }
 
 /// A test: its name, where it runs, the kernel's arguments, and the task.
@@ -52,7 +58,7 @@ struct Case {
     task: &'static str,
 }
 
-const CASES: [Case; 4] = [
+const CASES: [Case; 5] = [
     Case {
         name: "selftest",
         place: Place::Bare,
@@ -77,6 +83,12 @@ const CASES: [Case; 4] = [
         arguments: DIVIDED,
         task: "donated-test",
     },
+    Case {
+        name: "donated pages that the kernel touches",
+        place: Place::PinfoldWithoutGates,
+        arguments: "",
+        task: "donated-test decoys",
+    },
 ];
 
 /// One test per case.
@@ -100,7 +112,7 @@ fn run(bench: &Bench, host: &DebugHost, case: &Case, name: &str) -> Result<Tally
     };
     let boot = match case.place {
         Place::Bare => Boot::Bare(modules),
-        Place::Pinfold => Boot::Hypervisor {
+        Place::Pinfold | Place::PinfoldWithoutGates => Boot::Hypervisor {
             image: bench.products.pinfold.clone(),
             host: Some(modules),
         },
@@ -113,8 +125,16 @@ fn run(bench: &Bench, host: &DebugHost, case: &Case, name: &str) -> Result<Tally
     let mut console = bench.console(&machine, name)?;
     console.expect("host: task ended", GUARD)?;
     ending::without_complaints(&mut console)?;
-    if let Place::Pinfold = case.place {
-        decoys_are_named(host, console.seen())?;
+    match case.place {
+        Place::Bare => {}
+        Place::Pinfold => {
+            let decoys = ending::decoys(console.seen())?;
+            ensure!(
+                decoys == 0,
+                "the kernel touched {decoys} pages that it had given away"
+            );
+        }
+        Place::PinfoldWithoutGates => decoys_are_named(host, console.seen())?,
     }
     tap::count(console.seen())
 }
