@@ -7,6 +7,7 @@
 use crate::build::{BenchHosts, BenchKernel, Workspace};
 use crate::console::Console;
 use crate::machine::{Boot, Cpu, Machine, Modules};
+use crate::suite::without_complaints;
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -115,8 +116,7 @@ fn measure(
     let log = workspace.out(&format!("logs/gup-bench-{run}.log"))?;
     let mut console = Console::start(&machine, &log)?;
     console.expect("gup-bench: done", GUARD)?;
-    let status = console.wait(GUARD)?;
-    ensure!(status.success(), "QEMU ended with {status}");
+    without_complaints(&mut console)?;
     parse(console.seen()).with_context(|| format!("the log is {}", log.display()))
 }
 

@@ -8,13 +8,13 @@
 
 mod warnings;
 
-use crate::build::{Architecture, Source, Workspace, apply, end, init_alone, kernel_make, link};
-use crate::build::{lost_settings, merged, patches_of};
+use crate::build::{Architecture, Source, Workspace, apply, end, init_alone, link};
+use crate::build::{allnoconfig, ensure_kept, kernel_make_from, merged, patches_of, touched};
 use crate::console::Console;
 use crate::machine::{Boot, Machine, Modules};
 use crate::step::Step;
 use crate::suite::{Tally, without_complaints};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -205,13 +205,7 @@ impl<'a> Scratch<'a> {
         let directory = variation.directory();
         let settings = self.configure(variation.architecture, variation.on, &directory, "")?;
         if is_last {
-            let result = fs::read_to_string(self.root.join(&directory).join(".config"))?;
-            let lost = lost_settings(&settings, &result);
-            ensure!(
-                lost.is_empty(),
-                "qemu/kernel/series.config: the kernel's configuration does not keep {}",
-                lost.join(", ")
-            );
+            ensure_kept("series.config", &settings, &self.root.join(&directory))?;
         }
         self.compile(variation, &directory)
     }
@@ -298,20 +292,14 @@ impl<'a> Scratch<'a> {
         directory: &str,
         settings: &str,
     ) -> Result<()> {
-        fs::create_dir_all(self.root.join(directory))?;
-        let wanted = self.root.join(directory).join(".wanted-config");
-        fs::write(&wanted, settings)?;
-        let mut make = self.make(architecture, directory);
+        let place = self.root.join(directory);
+        let mut make = allnoconfig(architecture, &self.source, &place, settings)?;
         self.step(&format!("{directory} configuring"))
-            .run(make.arg("allnoconfig").env("KCONFIG_ALLCONFIG", &wanted))
+            .run(&mut make)
     }
 
     fn make(&self, architecture: Architecture, directory: &str) -> Command {
-        let mut make = kernel_make(architecture);
-        make.arg("-C")
-            .arg(&self.source)
-            .arg(format!("O={}", self.root.join(directory).display()));
-        make
+        kernel_make_from(&self.source, architecture, &self.root.join(directory))
     }
 
     fn step(&self, what: &str) -> Step {
@@ -324,17 +312,6 @@ impl<'a> Scratch<'a> {
 fn style(workspace: &Workspace, plain: &Source, patch: &Path) -> Result<()> {
     Step::new("checkpatch", workspace.log("series-checkpatch"))
         .run(plain.checkpatch().arg("--show-types").arg(patch))
-}
-
-/// The files that a patch touches and leaves there.
-fn touched(patch: &Path) -> Result<BTreeSet<String>> {
-    let text =
-        fs::read_to_string(patch).with_context(|| format!("cannot read {}", patch.display()))?;
-    Ok(text
-        .lines()
-        .filter_map(|line| line.strip_prefix("+++ b/"))
-        .map(str::to_owned)
-        .collect())
 }
 
 /// The objects of touched files that are there and belong to an architecture's kernel.

@@ -62,17 +62,13 @@ fn guest(workspace: &Workspace) -> Result<PathBuf> {
 
 /// An archive with nothing but a first process.
 pub(crate) fn alone(workspace: &Workspace, init: &Path, name: &str) -> Result<PathBuf> {
-    let mut archive = Archive {
-        bytes: Vec::new(),
-        inode: 0,
-    };
-    archive.directory("dev")?;
-    archive.console()?;
+    let mut archive = Archive::with_console()?;
     archive.program("init", init)?;
     archive.write(&workspace.out(name)?)
 }
 
 /// A cpio archive in memory.
+#[derive(Default)]
 struct Archive {
     bytes: Vec<u8>,
     inode: u32,
@@ -81,25 +77,23 @@ struct Archive {
 impl Archive {
     /// An archive with a console, a shell and busybox.
     fn with_busybox(workspace: &Workspace) -> Result<Self> {
-        let mut archive = Self {
-            bytes: Vec::new(),
-            inode: 0,
-        };
+        let mut archive = Self::with_console()?;
         archive.directory("bin")?;
-        archive.directory("dev")?;
-        archive.console()?;
         archive.program("bin/busybox", &workspace.cache.path("busybox-arm64"))?;
         let shell = archive.entry("bin/sh", 0o777, ModeFileType::Symlink);
         archive.add(shell, b"busybox")?;
         Ok(archive)
     }
 
-    fn console(&mut self) -> Result<()> {
-        let console = self
+    fn with_console() -> Result<Self> {
+        let mut archive = Self::default();
+        archive.directory("dev")?;
+        let console = archive
             .entry("dev/console", 0o600, ModeFileType::Char)
             .rdev_major(5)
             .rdev_minor(1);
-        self.add(console, &[])
+        archive.add(console, &[])?;
+        Ok(archive)
     }
 
     fn directory(&mut self, name: &str) -> Result<()> {
@@ -156,10 +150,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let source = directory.path().join("source");
         fs::write(&source, "text").unwrap();
-        let mut archive = Archive {
-            bytes: Vec::new(),
-            inode: 0,
-        };
+        let mut archive = Archive::default();
         archive.directory("etc").unwrap();
         archive.program("etc/run", &source).unwrap();
         let path = archive.write(&directory.path().join("archive")).unwrap();

@@ -4,7 +4,7 @@
 //! cache. It stays whole where the driver is built against it, else only the files that are used.
 
 use super::source::Source;
-use super::{Architecture, Workspace, is_kernel_object, kernel_make};
+use super::{Architecture, Workspace, is_kernel_object, kernel_make_from};
 use crate::cache::Key;
 use crate::step::Step;
 use anyhow::{Context, Result, ensure};
@@ -52,20 +52,15 @@ impl Recipe {
         who: "host",
         patched: true,
         fragments: &["host.config"],
-        settings: "",
         targets: &["Image", "modules"],
-        stays_whole: true,
-        objects: 1150,
+        ..Self::GUEST
     };
     /// The host's kernel that looks for mistakes.
     pub(crate) const HOST_DEBUG: Self = Self {
         who: "host-debug",
-        patched: true,
         fragments: &["host.config", "host-debug.config"],
-        settings: "",
-        targets: &["Image", "modules"],
-        stays_whole: true,
         objects: 1300,
+        ..Self::HOST
     };
     /// What exclusive pins are measured against.
     pub(crate) const BENCH_UNPATCHED: Self = Self {
@@ -173,35 +168,25 @@ fn compile(
     place: &Path,
 ) -> Result<()> {
     let who = recipe.who;
-    let make = |target: &str| {
-        let mut make = kernel_make(Architecture::Arm64);
-        make.arg("-C")
-            .arg(&source.directory)
-            .arg(format!("O={}", place.display()))
-            .arg(target);
-        make
-    };
-    let wanted = place.join(".wanted-config");
-    fs::write(&wanted, configuration)?;
+    let architecture = Architecture::Arm64;
     Step::new(
         format!("{who} kernel: configuring"),
         workspace.log(&format!("kernel-{who}-config")),
     )
-    .run(make("allnoconfig").env("KCONFIG_ALLCONFIG", &wanted))?;
-    let lost = lost_settings(configuration, &fs::read_to_string(place.join(".config"))?);
-    ensure!(
-        lost.is_empty(),
-        "qemu/kernel/{}: the kernel's configuration does not keep {}",
-        recipe.fragments.join(" and "),
-        lost.join(", ")
-    );
+    .run(&mut allnoconfig(
+        architecture,
+        &source.directory,
+        place,
+        configuration,
+    )?)?;
+    ensure_kept(&recipe.fragments.join(" and "), configuration, place)?;
     recipe.targets.iter().try_for_each(|target| {
         Step::new(
             format!("{who} kernel: {target}"),
             workspace.log(&format!("kernel-{who}-{target}")),
         )
         .counting(is_kernel_object, recipe.objects)
-        .run(&mut make(target))
+        .run(kernel_make_from(&source.directory, architecture, place).arg(target))
     })
 }
 
@@ -237,8 +222,35 @@ pub(crate) fn merged(fragments: &[String]) -> String {
     kept
 }
 
+/// The `make` that configures a build directory with these settings, and all others off.
+pub(crate) fn allnoconfig(
+    architecture: Architecture,
+    source: &Path,
+    place: &Path,
+    settings: &str,
+) -> Result<Command> {
+    fs::create_dir_all(place)?;
+    let wanted = place.join(".wanted-config");
+    fs::write(&wanted, settings)?;
+    let mut make = kernel_make_from(source, architecture, place);
+    make.arg("allnoconfig").env("KCONFIG_ALLCONFIG", &wanted);
+    Ok(make)
+}
+
+/// Fails with the settings that a configured build directory does not have.
+pub(crate) fn ensure_kept(fragments: &str, wanted: &str, place: &Path) -> Result<()> {
+    let result = fs::read_to_string(place.join(".config"))?;
+    let lost = lost_settings(wanted, &result);
+    ensure!(
+        lost.is_empty(),
+        "qemu/kernel/{fragments}: the kernel's configuration does not keep {}",
+        lost.join(", ")
+    );
+    Ok(())
+}
+
 /// Every setting that we name must have come through: kconfig drops what it cannot keep in silence.
-pub(crate) fn lost_settings<'a>(wanted: &'a str, result: &str) -> Vec<&'a str> {
+fn lost_settings<'a>(wanted: &'a str, result: &str) -> Vec<&'a str> {
     wanted
         .lines()
         .filter(|line| line.starts_with("CONFIG_") && !result.lines().any(|kept| kept == *line))

@@ -15,16 +15,15 @@ use crate::cache::Cache;
 use anyhow::{Context, Result};
 use image::Bin;
 use kernel::Recipe;
-use program::Program;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub(crate) use image::{Cargo, HOST};
 
 pub(crate) use initramfs::alone as init_alone;
-pub(crate) use kernel::{function_at, lost_settings, merged};
+pub(crate) use kernel::{allnoconfig, ensure_kept, function_at, merged};
 pub(crate) use program::end;
-pub(crate) use source::{Source, apply, link, series as patches_of};
+pub(crate) use source::{Source, apply, link, series as patches_of, touched};
 
 /// Where the clone is and where costly things are kept.
 pub(crate) struct Workspace {
@@ -115,16 +114,12 @@ impl Products {
             end: end(workspace)?,
         };
         let plugin = cargo.plugin()?;
-        let driver_test = Program {
-            name: "driver-test",
-            path: program::driver_test(workspace)?,
-        };
         let parts = initramfs::Parts {
             end: &programs.end,
             program: &programs.pinfold,
             guest_kernel: &guest_kernel.image,
             driver: &driver,
-            tests: &[driver_test],
+            tests: &[program::driver_test(workspace)?],
         };
         let host_initramfs = parts.host(workspace, "host-initramfs")?;
         Ok(Self {
@@ -243,7 +238,7 @@ impl Architecture {
 }
 
 /// A `make` of the Linux kernel, reproducible and gentle.
-pub(crate) fn kernel_make(architecture: Architecture) -> Command {
+fn kernel_make(architecture: Architecture) -> Command {
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     let mut make = Command::new("nice");
     make.arg("make")
@@ -259,6 +254,15 @@ pub(crate) fn kernel_make(architecture: Architecture) -> Command {
     if architecture == Architecture::Arm64 {
         make.arg("CROSS_COMPILE=aarch64-linux-gnu-");
     }
+    make
+}
+
+/// A [`kernel_make`] of a source tree into a build directory.
+pub(crate) fn kernel_make_from(source: &Path, architecture: Architecture, place: &Path) -> Command {
+    let mut make = kernel_make(architecture);
+    make.arg("-C")
+        .arg(source)
+        .arg(format!("O={}", place.display()));
     make
 }
 

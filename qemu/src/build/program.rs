@@ -25,11 +25,13 @@ pub(crate) fn end(workspace: &Workspace) -> Result<PathBuf> {
 }
 
 /// The test of the driver's user interface.
-pub(crate) fn driver_test(workspace: &Workspace) -> Result<PathBuf> {
+pub(crate) fn driver_test(workspace: &Workspace) -> Result<Program> {
+    let name = "driver-test";
     let source = workspace.path("host-shim/driver/test");
-    compile(workspace, "driver-test", |gcc| {
+    let path = compile(workspace, name, |gcc| {
         gcc.args([source.join("uapi.c"), source.join("guests.S")]);
-    })
+    })?;
+    Ok(Program { name, path })
 }
 
 /// The selftests of the series and of pinned pages, from the patched source.

@@ -7,6 +7,7 @@ use super::Workspace;
 use crate::cache::{Cache, Key};
 use crate::step::Step;
 use anyhow::{Context, Result, bail, ensure};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -110,20 +111,29 @@ pub(crate) fn series(patches: &Path) -> Result<Vec<PathBuf>> {
 
 /// The patches of the series that change more than documents and tests.
 fn series_for_kernel(patches: &Path) -> Result<Vec<PathBuf>> {
+    let is_beside = |file: &String| {
+        BESIDE_THE_KERNEL
+            .iter()
+            .any(|beside| file.starts_with(beside))
+    };
     let mut kept = Vec::new();
     for patch in series(patches)? {
-        let text = fs::read_to_string(&patch)
-            .with_context(|| format!("cannot read {}", patch.display()))?;
-        let mut files = text.lines().filter_map(|line| line.strip_prefix("+++ b/"));
-        if files.any(|file| {
-            !BESIDE_THE_KERNEL
-                .iter()
-                .any(|beside| file.starts_with(beside))
-        }) {
+        if !touched(&patch)?.iter().all(is_beside) {
             kept.push(patch);
         }
     }
     Ok(kept)
+}
+
+/// The files that a patch touches and leaves there.
+pub(crate) fn touched(patch: &Path) -> Result<BTreeSet<String>> {
+    let text =
+        fs::read_to_string(patch).with_context(|| format!("cannot read {}", patch.display()))?;
+    Ok(text
+        .lines()
+        .filter_map(|line| line.strip_prefix("+++ b/"))
+        .map(str::to_owned)
+        .collect())
 }
 
 /// Copies a source tree by hard links. That is safe as long as whoever changes a file writes a new one
