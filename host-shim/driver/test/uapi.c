@@ -7,239 +7,27 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdbool.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <linux/capability.h>
-#include <linux/kvm.h>
 
-#include "../uapi/pinfold.h"
-#include "../pinfold_abi.h"
-#include "guests.h"
+#include "vm.h"
 
-#define PROTECTED	0x80000000UL
-#define RAM		0x40000000UL
-#define PAGE		4096UL
-#define RAM_PAGES	16
-#define LARGE		(512 * PAGE)
-#define MMIO		0x09000000UL
 #define DOORBELL	0x09001000UL
 #define GICD		0x08000000UL
 #define GICR		0x080a0000UL
 
-#define CORE(name) \
-	(KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE | KVM_REG_ARM_CORE_REG(name))
-
-/* Not in Debian 12's <linux/kvm.h>. */
-#ifndef KVM_EXIT_MEMORY_FAULT
-#define KVM_EXIT_MEMORY_FAULT	39
-#endif
-
-static int tests, failures;
-static int kvm, debug;
-
-static void check(bool ok, const char *what)
-{
-	printf("%sok %d - %s\n", ok ? "" : "not ", ++tests, what);
-	if (!ok) {
-		printf("# errno %d (%s)\n", errno, strerror(errno));
-		failures++;
-	}
-	fflush(stdout);
-}
-
-static void check_errno(long ret, int expected, const char *what)
-{
-	bool ok = expected ? ret < 0 && errno == expected : ret >= 0;
-
-	if (!ok)
-		printf("# returned %ld\n", ret);
-	check(ok, what);
-}
-
-struct vm {
-	int fd, vcpu;
-	char *ram;
-	unsigned long size;
-	struct kvm_run *run;
-	int run_size;
-};
-
-static int set_reg(int vcpu, __u64 id, __u64 value)
-{
-	struct kvm_one_reg reg = { .id = id, .addr = (__u64)&value };
-
-	return ioctl(vcpu, KVM_SET_ONE_REG, &reg);
-}
-
-static long get_reg(int vcpu, __u64 id, __u64 *value)
-{
-	struct kvm_one_reg reg = { .id = id, .addr = (__u64)value };
-
-	return ioctl(vcpu, KVM_GET_ONE_REG, &reg);
-}
-
-static int set_region(int vm, __u32 slot, __u32 flags, __u64 gpa, __u64 size, void *at)
-{
-	struct kvm_userspace_memory_region region = {
-		.slot = slot,
-		.flags = flags,
-		.guest_phys_addr = gpa,
-		.memory_size = size,
-		.userspace_addr = (__u64)at,
-	};
-
-	return ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region);
-}
-
-static int vcpu_init(int vcpu, __u32 target, __u32 features0, __u32 features1)
-{
-	struct kvm_vcpu_init init = { .target = target, .features = { features0, features1 } };
-
-	return ioctl(vcpu, KVM_ARM_VCPU_INIT, &init);
-}
-
-static void die(const char *what)
-{
-	perror(what);
-	exit(2);
-}
-
-/* A VM with one vCPU and this memory, at whose beginning there is a guest. */
-static struct vm make_vm_of(char *ram, unsigned long size, __u64 device)
-{
-	struct vm vm = { .fd = ioctl(kvm, KVM_CREATE_VM, PROTECTED), .ram = ram, .size = size };
-
-	if (vm.fd < 0)
-		die("KVM_CREATE_VM");
-	if (set_region(vm.fd, 0, 0, RAM, size, ram))
-		die("KVM_SET_USER_MEMORY_REGION");
-	vm.vcpu = ioctl(vm.fd, KVM_CREATE_VCPU, 0);
-	vm.run_size = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
-	vm.run = mmap(NULL, vm.run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vm.vcpu, 0);
-	if (vm.vcpu < 0 || vm.run == MAP_FAILED)
-		die("KVM_CREATE_VCPU");
-	if (vcpu_init(vm.vcpu, KVM_ARM_TARGET_GENERIC_V8, 1 << KVM_ARM_VCPU_PSCI_0_2, 0))
-		die("KVM_ARM_VCPU_INIT");
-	if (set_reg(vm.vcpu, CORE(regs.pc), RAM) || set_reg(vm.vcpu, CORE(regs.regs[1]), device) ||
-	    set_reg(vm.vcpu, CORE(regs.regs[2]), RAM + PAGE))
-		die("KVM_SET_ONE_REG");
-	return vm;
-}
-
-/* The same with a little memory of its own. */
-static struct vm make_vm(const char *guest, const char *end, __u64 device, bool anonymous)
-{
-	int memory = anonymous ? -1 : memfd_create("guest", 0);
-	char *ram;
-
-	if (!anonymous && ftruncate(memory, RAM_PAGES * PAGE))
-		die("ftruncate");
-	ram = mmap(NULL, RAM_PAGES * PAGE, PROT_READ | PROT_WRITE,
-		   anonymous ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED, memory, 0);
-	if (ram == MAP_FAILED)
-		die("mmap");
-	if (!anonymous)
-		close(memory);
-	memset(ram, 0xa5, RAM_PAGES * PAGE);
-	memcpy(ram, guest, end - guest);
-	return make_vm_of(ram, RAM_PAGES * PAGE, device);
-}
-
-static void end_vm(struct vm *vm)
-{
-	munmap(vm->run, vm->run_size);
-	close(vm->vcpu);
-	close(vm->fd);
-	munmap(vm->ram, vm->size);
-}
-
-/* Run until the vCPU has something other than a signal to say. */
-static int run(struct vm *vm)
-{
-	int ret;
-
-	do {
-		ret = ioctl(vm->vcpu, KVM_RUN, 0);
-	} while (ret < 0 && errno == EINTR);
-	return ret;
-}
-
-static bool is_mmio(const struct vm *vm, __u64 addr, unsigned int len, bool write)
-{
-	return vm->run->exit_reason == KVM_EXIT_MMIO && vm->run->mmio.phys_addr == addr &&
-	       vm->run->mmio.len == len && vm->run->mmio.is_write == write;
-}
-
-static __u64 mmio_value(const struct vm *vm)
-{
-	__u64 value;
-
-	memcpy(&value, vm->run->mmio.data, sizeof(value));
-	return value;
-}
-
-/* Of KVM_EXIT_MEMORY_FAULT: flags, address, size. */
-static __u64 fault_address(const struct vm *vm)
-{
-	__u64 fault[3];
-
-	memcpy(fault, &vm->run->hw, sizeof(fault));
-	return fault[1];
-}
-
-/* What was lost before we came. */
-static __u64 leaked_before;
-
-static struct pinfold_stats stats(void)
-{
-	struct pinfold_stats stats;
-
-	if (ioctl(debug, PINFOLD_IOC_STATS, &stats))
-		die("PINFOLD_IOC_STATS");
-	stats.leaked -= leaked_before;
-	return stats;
-}
-
-static sigjmp_buf fault_return;
-
-static void on_fault(int signal)
-{
-	siglongjmp(fault_return, signal);
-}
-
 static void on_alarm(int signal)
 {
 	(void)signal;
-}
-
-/* The signal that reading, or writing, a byte ends in; 0 if it does not. */
-static int touch(char *where, bool write)
-{
-	int signal = sigsetjmp(fault_return, 1);
-	long scratch;
-
-	if (signal)
-		return signal;
-	if (write)
-		asm volatile("strb wzr, [%0]" : : "r" (where) : "memory");
-	else
-		asm volatile("ldrb %w0, [%1]" : "=r" (scratch) : "r" (where) : "memory");
-	return 0;
 }
 
 static void test_system(void)
@@ -575,17 +363,7 @@ static void test_share(void)
 	check(stats().donated == 0 && stats().pool == 0 && stats().leaked == 0, "all is back");
 }
 
-/* How often EL2 had to give the kernel a page of zeroes. */
-static __u64 decoys(void)
-{
-	struct pinfold_call call = { .x = { PINFOLD_CALL_COUNTER, PINFOLD_COUNTER_DECOYS } };
-
-	if (ioctl(debug, PINFOLD_IOC_CALL, &call) || call.x[0] || call.x[1])
-		die("COUNTER");
-	return call.x[2];
-}
-
-/* Of these, what test_kernel_touch() made. */
+/* How many decoys test_kernel_touch() has made EL2 give. */
 static __u64 wanted_decoys;
 
 static void test_kernel_touch(void)
@@ -638,11 +416,6 @@ static void settle(void)
 	usleep(50000);
 }
 
-static void *run_thread(void *vm)
-{
-	return (void *)(long)run(vm);
-}
-
 /* Run the vCPU in a thread, meanwhile ring; the guest has to say @number. */
 static bool rings(struct vm *vm, int event, unsigned int number)
 {
@@ -690,45 +463,9 @@ static void test_irq(bool spin)
 	end_vm(&vm);
 }
 
-/* Two vCPUs touch the same pages. */
-static void race(struct vm vm, unsigned int frames)
-{
-	struct vm second = vm;
-	pthread_t thread;
-	void *ret;
-
-	second.vcpu = ioctl(vm.fd, KVM_CREATE_VCPU, 1);
-	second.run = mmap(NULL, vm.run_size, PROT_READ | PROT_WRITE, MAP_SHARED, second.vcpu, 0);
-	vcpu_init(second.vcpu, KVM_ARM_TARGET_GENERIC_V8,
-		  1 << KVM_ARM_VCPU_PSCI_0_2 | 1 << KVM_ARM_VCPU_POWER_OFF, 0);
-	set_reg(vm.vcpu, CORE(regs.regs[3]), RAM_PAGES - 1);
-	if (pthread_create(&thread, NULL, run_thread, &second))
-		die("pthread_create");
-	check(!run(&vm) && is_mmio(&vm, MMIO, 4, true) && mmio_value(&vm) == RAM_PAGES - 1,
-	      "the first vCPU touched all pages");
-	pthread_join(thread, &ret);
-	check(!ret && is_mmio(&second, MMIO, 4, true) && mmio_value(&second) == RAM_PAGES - 1,
-	      "the second, which it started, as well");
-	check(stats().donated == frames, "each page was donated once");
-	munmap(second.run, second.run_size);
-	close(second.vcpu);
-	end_vm(&vm);
-	check(stats().donated == 0 && stats().leaked == 0, "all are back");
-}
-
 static void test_race(bool anonymous)
 {
 	race(make_vm(guest_race, guest_race_end, MMIO, anonymous), RAM_PAGES);
-}
-
-static void drop_ipc_lock(void)
-{
-	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct data[2] = {};
-	struct rlimit limit = { PAGE, PAGE };
-
-	if (syscall(SYS_capset, &header, data) || setrlimit(RLIMIT_MEMLOCK, &limit))
-		_exit(3);
 }
 
 /* In a child, with little memory to lock: 0 if the second page gets ENOMEM. */
@@ -768,370 +505,6 @@ static int in_child(int (*what)(void), bool kill_it)
 	if (waitpid(child, &status, 0) != child)
 		die("waitpid");
 	return kill_it ? !WIFSIGNALED(status) : status;
-}
-
-static unsigned long locked_kib(void)
-{
-	unsigned long kib = -1UL;
-	char line[128];
-	FILE *file = fopen("/proc/self/status", "r");
-
-	while (file && fgets(line, sizeof(line), file))
-		sscanf(line, "VmLck: %lu", &kib);
-	if (file)
-		fclose(file);
-	return kib;
-}
-
-/* What EL2 knows of a frame: x2 to x7 of FOLIO_QUERY. */
-static struct pinfold_call query(__u64 pfn)
-{
-	struct pinfold_call call = { .x = { PINFOLD_CALL_FOLIO_QUERY, pfn } };
-
-	if (ioctl(debug, PINFOLD_IOC_CALL, &call) || call.x[0] || call.x[1])
-		die("FOLIO_QUERY");
-	return call;
-}
-
-/* The frame behind an address, and its folio's pin word while it is pinned exclusively. */
-static struct pinfold_pin look(char *where)
-{
-	struct pinfold_pin pin = { .addr = (__u64)where, .kind = PINFOLD_KIND_EXCLUSIVE };
-
-	if (ioctl(debug, PINFOLD_IOC_PIN, &pin) || ioctl(debug, PINFOLD_IOC_UNPIN, pin.cookie))
-		die("PINFOLD_IOC_PIN");
-	return pin;
-}
-
-static void write_file(const char *path, const char *text)
-{
-	int file = open(path, O_WRONLY);
-
-	if (file < 0 || write(file, text, strlen(text)) < 0)
-		printf("# %s: %s\n", path, strerror(errno));
-	if (file >= 0)
-		close(file);
-}
-
-/* Map a huge page, full of 0xa5. */
-static void map_large(char *at, bool anonymous)
-{
-	int memory = anonymous ? -1 : memfd_create("guest", 0);
-
-	if (!anonymous && ftruncate(memory, LARGE))
-		die("ftruncate");
-	if (mmap(at, LARGE, PROT_READ | PROT_WRITE, MAP_FIXED |
-		 (anonymous ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED), memory, 0) != at)
-		die("mmap");
-	if (!anonymous)
-		close(memory);
-	if (madvise(at, LARGE, MADV_HUGEPAGE))
-		die("MADV_HUGEPAGE");
-	memset(at, 0xa5, LARGE);
-}
-
-/* Map a page that is none of a huge page. */
-static void map_page(char *at, int byte)
-{
-	if (mmap(at, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
-		 -1, 0) != at)
-		die("mmap");
-	memset(at, byte, PAGE);
-}
-
-/*
- * A huge page with a guest in it.  What comes before and behind it in the
- * address space is out of reach.
- */
-static char *make_large(const char *guest, const char *end, bool anonymous)
-{
-	char *place = mmap(NULL, 4 * LARGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	char *at = (char *)(((unsigned long)place + 2 * LARGE - 1) & -LARGE);
-
-	map_large(at, anonymous);
-	memcpy(at, guest, end - guest);
-	return at;
-}
-
-static void unmap_large(char *ram)
-{
-	munmap(ram - LARGE, 3 * LARGE);
-}
-
-/* The guest says how it went with the page that it shares or takes back. */
-static bool reports(struct vm *vm, __s64 result, __u64 content)
-{
-	__s64 said;
-
-	if (run(vm) || !is_mmio(vm, MMIO, 8, true))
-		return false;
-	said = mmio_value(vm);
-	if (run(vm) || !is_mmio(vm, MMIO, 8, true))
-		return false;
-	if (said != result || mmio_value(vm) != content)
-		printf("# it says %lld, %llx\n", (long long)said,
-		       (unsigned long long)mmio_value(vm));
-	return said == result && mmio_value(vm) == content;
-}
-
-/* The guest gets a huge page as one folio, and shares one page of it. */
-static void test_large(bool anonymous)
-{
-	int stopped = anonymous ? SIGSEGV : SIGBUS;
-	char *ram = make_large(guest_large, guest_large_end, anonymous);
-	struct pinfold_pin pin = look(ram + PAGE);
-	struct vm vm = make_vm_of(ram, LARGE, MMIO);
-	unsigned long locked = locked_kib();
-	struct pinfold_call found;
-
-	printf("# %s, pin word %x\n", anonymous ? "anonymous" : "memfd", pin.word);
-	check(pin.word == 0x49000001, "a huge page has one exclusive pin");
-	check(!run(&vm) && is_mmio(&vm, MMIO, 4, false), "the guest runs in it");
-	check(stats().donated == 512, "512 frames were donated at once");
-	check(locked_kib() - locked == LARGE / 1024, "RLIMIT_MEMLOCK counts all of them");
-	found = query(pin.pfn + 100);
-	check(found.x[3] == 3 && found.x[4] == 9 && found.x[6] == RAM / PAGE + 101,
-	      "EL2 has one folio of order 9");
-	check(touch(ram + LARGE - 1, true) == stopped, "its end is out of reach");
-	check(!run(&vm) && mmio_value(&vm) == 0xa5a5a5a5a5a5a5a5, "the guest has what was in it");
-
-	check(reports(&vm, 0, 0x5a), "it shares one page");
-	check(stats().shared == 1 && stats().donated == 512, "the driver knows");
-	check(touch(ram, true) == stopped && touch(ram + 2 * PAGE, false) == stopped &&
-	      touch(ram + LARGE - 1, true) == stopped, "the others are still out of reach");
-	check(ram[PAGE] == 0x5a, "the host reads the shared one");
-	found = query(pin.pfn + 1);
-	check(found.x[7] == 0xc0000001, "each of the others has a pin of its own");
-	pin.kind = PINFOLD_KIND_ORDINARY;
-	check_errno(ioctl(debug, PINFOLD_IOC_PIN, &pin), 0, "the shared one can be pinned");
-	check(reports(&vm, -3, 0x5a), "then it cannot be taken back");
-	check_errno(ioctl(debug, PINFOLD_IOC_UNPIN, pin.cookie), 0, "let go");
-	/* It stays shared, so that this share fails. */
-	check(reports(&vm, -3, 0x5a), "it is not shared twice");
-	check(reports(&vm, 0, 0x5a), "it can be taken back");
-	check(touch(ram + PAGE, false) == stopped && stats().shared == 0, "and is the guest's");
-	check(reports(&vm, 0, 0x5a), "it can be shared again");
-	check(ram[PAGE] == 0x5a, "and read");
-	pin.kind = PINFOLD_KIND_NONE;
-	check_errno(ioctl(debug, PINFOLD_IOC_PIN, &pin), 0, "somebody has a reference to it");
-	check(reports(&vm, -3, 0x5a), "then it cannot be taken back either");
-	check(ioctl(debug, PINFOLD_IOC_UNPIN, pin.cookie) == 0 && pin.word == 1, "let go");
-	pin.kind = PINFOLD_KIND_ORDINARY;
-	check(!ioctl(debug, PINFOLD_IOC_PIN, &pin) && pin.word == 2,
-	      "it is pinned as it was, and lets others pin it");
-	check_errno(ioctl(debug, PINFOLD_IOC_UNPIN, pin.cookie), 0, "let go");
-
-	munmap(vm.run, vm.run_size);
-	close(vm.vcpu);
-	close(vm.fd);
-	check(stats().donated == 0 && stats().leaked == 0 && stats().shared == 0, "all are back");
-	check(locked_kib() == locked, "RLIMIT_MEMLOCK is as it was");
-	check(!ram[0] && !ram[PAGE] && !ram[2 * PAGE] && !ram[LARGE - 1], "and read as zeroes");
-	unmap_large(ram);
-}
-
-static void test_large_race(bool anonymous)
-{
-	char *ram = make_large(guest_race, guest_race_end, anonymous);
-
-	race(make_vm_of(ram, LARGE, MMIO), LARGE / PAGE);
-	unmap_large(ram);
-}
-
-/* A host that is busy with a guest's memory while it is given away. */
-static void disturb(char *ram, unsigned int turn, int memory)
-{
-	char *where = ram + turn * 7919 % LARGE;
-	struct pinfold_pin pin = { .addr = (__u64)where, .kind = turn / 6 % 2 };
-	pid_t child;
-	char byte;
-
-	switch (turn % 6) {
-	case 0:
-		child = fork();
-		if (!child)
-			_exit(0);
-		waitpid(child, NULL, 0);
-		break;
-	case 1:
-		madvise(ram, LARGE, MADV_COLD);
-		break;
-	case 2:
-		madvise(ram, LARGE, MADV_PAGEOUT);
-		break;
-	case 3:
-		byte = pread(memory, &byte, 1, (off_t)where);
-		break;
-	default:
-		if (!ioctl(debug, PINFOLD_IOC_PIN, &pin))
-			ioctl(debug, PINFOLD_IOC_UNPIN, pin.cookie);
-	}
-}
-
-static char *disturbed;
-
-static void *disturb_thread(void *ram)
-{
-	int memory = open("/proc/self/mem", O_RDONLY);
-	unsigned int turn;
-
-	for (turn = 0; __atomic_load_n(&disturbed, __ATOMIC_RELAXED); turn++)
-		disturb(ram, turn, memory);
-	close(memory);
-	return NULL;
-}
-
-/* Run the vCPU, however often somebody else is there first. */
-static int run_patiently(struct vm *vm)
-{
-	int tries, ret;
-
-	for (tries = 0; tries < 100; tries++) {
-		ret = run(vm);
-		if (!ret || errno != EBUSY)
-			break;
-	}
-	return ret;
-}
-
-static void test_disturbed(bool anonymous, int rounds)
-{
-	unsigned long locked = locked_kib();
-	int i, bad = 0;
-
-	for (i = 0; i < rounds; i++) {
-		char *ram = make_large(guest_large, guest_large_end, anonymous);
-		struct vm vm = make_vm_of(ram, LARGE, MMIO);
-		pthread_t thread;
-		int turn;
-
-		disturbed = ram;
-		if (pthread_create(&thread, NULL, disturb_thread, ram))
-			die("pthread_create");
-		bad += run_patiently(&vm) || !is_mmio(&vm, MMIO, 4, false);
-		bad += run_patiently(&vm) || mmio_value(&vm) != 0xa5a5a5a5a5a5a5a5;
-		/* Sharing and taking back may fail; what is in the page stays. */
-		for (turn = 0; turn < 8; turn++) {
-			bad += run_patiently(&vm) || !is_mmio(&vm, MMIO, 8, true);
-			bad += run_patiently(&vm) || mmio_value(&vm) != 0x5a;
-		}
-		__atomic_store_n(&disturbed, NULL, __ATOMIC_RELAXED);
-		pthread_join(thread, NULL);
-		end_vm(&vm);
-		unmap_large(ram);
-	}
-	check(!bad, anonymous ? "guests of a busy host, anonymous memory"
-			      : "guests of a busy host, memfd");
-	check(stats().donated == 0 && stats().leaked == 0 && stats().shared == 0 &&
-	      locked_kib() == locked, "all are back");
-}
-
-/* Run a guest of a huge page that does not fit: it gets page after page. */
-static void runs_in_pages(struct vm *vm, __u64 content, const char *what)
-{
-	unsigned long locked = locked_kib();
-
-	check(!run(vm) && is_mmio(vm, MMIO, 4, false) && stats().donated == 1, what);
-	check(!run(vm) && mmio_value(vm) == content && stats().donated == 2, "page after page");
-	check(locked_kib() - locked == 2 * PAGE / 1024, "two of them are locked");
-	check(reports(vm, 0, 0x5a) && reports(vm, 0, 0x5a), "it shares and takes back");
-	munmap(vm->run, vm->run_size);
-	close(vm->vcpu);
-	close(vm->fd);
-	check(stats().donated == 0 && stats().leaked == 0 && locked_kib() == locked,
-	      "all are back");
-}
-
-static void test_large_misfits(bool anonymous)
-{
-	char *ram = make_large(guest_large, guest_large_end, anonymous);
-	struct vm vm;
-
-	memmove(ram + PAGE, ram, PAGE);
-	vm = make_vm_of(ram + PAGE, LARGE - PAGE, MMIO);
-	runs_in_pages(&vm, 0xa5a5a5a5a5a5a5a5, "a huge page without its beginning");
-	unmap_large(ram);
-
-	ram = make_large(guest_large, guest_large_end, anonymous);
-	mprotect(ram - PAGE, PAGE, PROT_READ | PROT_WRITE);
-	memcpy(ram - PAGE, ram, PAGE);
-	memset(ram, 0xa5, PAGE);
-	vm = make_vm_of(ram - PAGE, LARGE + PAGE, MMIO);
-	runs_in_pages(&vm, 0xa5a5a5a5a5a5a5a5, "a huge page at an odd guest address");
-	unmap_large(ram);
-
-	ram = make_large(guest_large, guest_large_end, anonymous);
-	vm = make_vm_of(ram, LARGE / 2, MMIO);
-	runs_in_pages(&vm, 0xa5a5a5a5a5a5a5a5, "half a huge page");
-	check((unsigned char)ram[LARGE - 1] == 0xa5, "the other half is untouched");
-	unmap_large(ram);
-
-	ram = make_large(guest_large, guest_large_end, anonymous);
-	map_page(ram + PAGE, 0x11);
-	vm = make_vm_of(ram, LARGE, MMIO);
-	runs_in_pages(&vm, 0x1111111111111111, "a huge page with another page in it");
-	unmap_large(ram);
-
-	ram = make_large(guest_large, guest_large_end, anonymous);
-	munmap(ram + LARGE - PAGE, PAGE);
-	vm = make_vm_of(ram, LARGE, MMIO);
-	runs_in_pages(&vm, 0xa5a5a5a5a5a5a5a5, "a huge page without its end");
-	unmap_large(ram);
-
-	ram = make_large(guest_large, guest_large_end, anonymous);
-	mprotect(ram + LARGE - PAGE, PAGE, PROT_READ);
-	vm = make_vm_of(ram, LARGE, MMIO);
-	runs_in_pages(&vm, 0xa5a5a5a5a5a5a5a5, "a huge page with an end that is read-only");
-	unmap_large(ram);
-}
-
-/* The VMM maps a huge page where the guest has a page of another one already. */
-static void test_large_too_late(bool anonymous)
-{
-	char *ram = make_large(guest_large, guest_large_end, anonymous);
-	struct vm vm;
-
-	map_page(ram, 0);
-	memcpy(ram, guest_large, guest_large_end - guest_large);
-	vm = make_vm_of(ram, LARGE, MMIO);
-	check(!run(&vm) && stats().donated == 1, "a page is the guest's");
-	map_large(ram, anonymous);
-	memset(ram + PAGE, 0x22, PAGE);
-	check(!run(&vm) && mmio_value(&vm) == 0x2222222222222222 && stats().donated == 2,
-	      "a huge page comes too late to be donated whole");
-	end_vm(&vm);
-	check(stats().donated == 0 && stats().leaked == 0, "all are back");
-	unmap_large(ram);
-}
-
-/* Nobody has the folio any more, so it cannot be split. */
-static void test_large_declined(void)
-{
-	char *ram = make_large(guest_large, guest_large_end, true);
-	struct vm vm = make_vm_of(ram, LARGE, MMIO);
-
-	check(!run(&vm) && stats().donated == 512, "a huge page is the guest's");
-	unmap_large(ram);
-	check(!run(&vm) && mmio_value(&vm) == 0xa5a5a5a5a5a5a5a5, "the VMM has unmapped it");
-	check(reports(&vm, -3, 0x5a), "then the guest cannot share a page of it");
-	check(stats().shared == 0, "and the driver has not");
-	munmap(vm.run, vm.run_size);
-	close(vm.vcpu);
-	close(vm.fd);
-	check(stats().donated == 0 && stats().leaked == 0, "all are back");
-}
-
-/* In a child, with a huge page but less memory to lock: it gets what it may. */
-static int child_memlock_large(void)
-{
-	char *ram = make_large(guest_large, guest_large_end, true);
-	struct vm vm = make_vm_of(ram, LARGE, MMIO);
-
-	drop_ipc_lock();
-	if (run(&vm) || !is_mmio(&vm, MMIO, 4, false) || stats().donated != 1)
-		return 1;
-	return !(run(&vm) < 0 && errno == ENOMEM && vm.run->exit_reason == KVM_EXIT_MEMORY_FAULT &&
-		 fault_address(&vm) == RAM + PAGE);
 }
 
 static struct vm inherited;
@@ -1266,26 +639,6 @@ static void test_leak(bool anonymous)
 	check(query(pin.pfn).x[7] == 0xc0000001, "and keeps it pinned and isolated");
 }
 
-static void test_hugetlb(void)
-{
-	char *ram;
-	struct vm vm;
-
-	write_file("/proc/sys/vm/nr_hugepages", "1");
-	ram = mmap(NULL, LARGE, PROT_READ | PROT_WRITE,
-		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
-	if (ram == MAP_FAILED) {
-		printf("# no hugetlb memory: %s\n", strerror(errno));
-		return;
-	}
-	memcpy(ram, guest_mmio, guest_mmio_end - guest_mmio);
-	vm = make_vm_of(ram, LARGE, MMIO);
-	check_errno(run(&vm), EIO, "hugetlb memory is not for guests");
-	check(stats().donated == 0 && locked_kib() == 0, "nothing was donated");
-	end_vm(&vm);
-	write_file("/proc/sys/vm/nr_hugepages", "0");
-}
-
 static void test_rounds(int rounds)
 {
 	struct pinfold_stats before, after;
@@ -1341,18 +694,7 @@ int main(int argc, char **argv)
 	test_memory_kinds();
 	test_moment();
 	test_hugetlb();
-	write_file("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "advise");
-	test_large(true);
-	test_large(false);
-	test_large_race(true);
-	test_large_race(false);
-	test_large_misfits(true);
-	test_large_misfits(false);
-	test_large_too_late(true);
-	test_large_too_late(false);
-	test_large_declined();
-	test_disturbed(true, 10);
-	test_disturbed(false, 10);
+	test_huge_pages();
 	test_rounds(argc > 1 ? atoi(argv[1]) : 100);
 	/* What these lose stays lost. */
 	test_leak(true);

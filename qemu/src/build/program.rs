@@ -27,9 +27,9 @@ pub(crate) fn end(workspace: &Workspace) -> Result<PathBuf> {
 /// The test of the driver's user interface.
 pub(crate) fn driver_test(workspace: &Workspace) -> Result<Program> {
     let name = "driver-test";
-    let source = workspace.path("host-shim/driver/test");
+    let here = workspace.path("host-shim/driver/test");
     let path = compile(workspace, name, |gcc| {
-        gcc.args([source.join("uapi.c"), source.join("guests.S")]);
+        gcc.args(["uapi.c", "vm.c", "large.c", "guests.S"].map(|source| here.join(source)));
     })?;
     Ok(Program { name, path })
 }
