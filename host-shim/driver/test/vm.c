@@ -39,6 +39,13 @@ void check_errno(long ret, int expected, const char *what)
 	check(ok, what);
 }
 
+/* This machine cannot run the case. */
+void skip(const char *what, const char *why)
+{
+	printf("ok %d - %s # SKIP %s\n", ++tests, what, why);
+	fflush(stdout);
+}
+
 void die(const char *what)
 {
 	perror(what);

@@ -31,6 +31,7 @@ extern int tests, failures;
 
 void check(bool ok, const char *what);
 void check_errno(long ret, int expected, const char *what);
+void skip(const char *what, const char *why);
 void die(const char *what);
 
 /* /dev/kvm, /dev/pinfold; what was lost before we came. */
