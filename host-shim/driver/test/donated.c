@@ -11,31 +11,20 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <unistd.h>
-#include <linux/kvm.h>
 
 #include "exclusive_pin_cases.h"
-#include "guests.h"
 #include "../uapi/pinfold.h"
 #include "../pinfold_abi.h"
+#include "guests.h"
+#include "kvm.h"
 
-#define PROTECTED	0x80000000UL
 #define CODE		0x40000000UL
 #define MEMORY		0x80000000UL
-#define MMIO		0x09000000UL
-#define PAGE		4096UL
-#define HUGE		(512 * PAGE)
-
-/* Not in all headers. */
-#ifndef KVM_EXIT_MEMORY_FAULT
-#define KVM_EXIT_MEMORY_FAULT	39
-#endif
 
 enum order {
 	VERIFY,
@@ -54,28 +43,6 @@ static struct keeper_vm {
 
 static int run_size;
 
-static int set_reg(int vcpu, __u64 id, __u64 value)
-{
-	struct kvm_one_reg reg = { .id = id, .addr = (__u64)&value };
-
-	return ioctl(vcpu, KVM_SET_ONE_REG, &reg);
-}
-
-#define CORE(name) \
-	(KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE | KVM_REG_ARM_CORE_REG(name))
-
-static int set_region(int vm, __u32 slot, __u64 gpa, __u64 size, void *at)
-{
-	struct kvm_userspace_memory_region region = {
-		.slot = slot,
-		.guest_phys_addr = gpa,
-		.memory_size = size,
-		.userspace_addr = (__u64)at,
-	};
-
-	return ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region);
-}
-
 static bool make_code(struct keeper_vm *vm)
 {
 	vm->code = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -88,16 +55,12 @@ static bool make_code(struct keeper_vm *vm)
 
 static bool make_vcpu(struct keeper_vm *vm, __u64 gpa, size_t len)
 {
-	struct kvm_vcpu_init init = {
-		.target = KVM_ARM_TARGET_GENERIC_V8,
-		.features = { 1 << KVM_ARM_VCPU_PSCI_0_2 },
-	};
-
 	vm->vcpu = ioctl(vm->fd, KVM_CREATE_VCPU, 0);
 	if (vm->vcpu < 0)
 		return false;
 	vm->run = mmap(NULL, run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vm->vcpu, 0);
-	return vm->run != MAP_FAILED && !ioctl(vm->vcpu, KVM_ARM_VCPU_INIT, &init) &&
+	return vm->run != MAP_FAILED &&
+	       !vcpu_init(vm->vcpu, KVM_ARM_TARGET_GENERIC_V8, 1 << KVM_ARM_VCPU_PSCI_0_2, 0) &&
 	       !set_reg(vm->vcpu, CORE(regs.pc), CODE) &&
 	       !set_reg(vm->vcpu, CORE(regs.regs[1]), MMIO) &&
 	       !set_reg(vm->vcpu, CORE(regs.regs[2]), gpa) &&
@@ -153,15 +116,15 @@ static void donated_give_back(unsigned int n)
 static int donated_take(unsigned int n, void *addr, size_t len)
 {
 	/* A large folio goes whole only if it fits. */
-	__u64 said, gpa = MEMORY + (uintptr_t)addr % HUGE;
+	__u64 said, gpa = MEMORY + (uintptr_t)addr % LARGE;
 	struct keeper_vm *vm = &vms[n];
 	int ret;
 
 	if (vm->fd)
 		return -EEXIST;
 	vm->fd = ioctl(kvm, KVM_CREATE_VM, PROTECTED);
-	if (vm->fd < 0 || !make_code(vm) || set_region(vm->fd, 0, CODE, PAGE, vm->code) ||
-	    set_region(vm->fd, 1, gpa, len, addr) || !make_vcpu(vm, gpa, len))
+	if (vm->fd < 0 || !make_code(vm) || set_region(vm->fd, 0, 0, CODE, PAGE, vm->code) ||
+	    set_region(vm->fd, 1, 0, gpa, len, addr) || !make_vcpu(vm, gpa, len))
 		ret = -errno;
 	else
 		ret = run(vm, &said);
