@@ -3,6 +3,26 @@
  * Guests of a few instructions.  Each begins at the first byte of its memory;
  * x1 is the address of a device, x2 of a page of RAM.
  */
+	.equ	MEM_SHARE, 0xc6000003
+	.equ	MEM_UNSHARE, 0xc6000004
+
+	/* MEM_SHARE or MEM_UNSHARE of the page at x20; the answer is in x0. */
+	.macro	mem_call function
+	ldr	x0, =\function
+	mov	x1, x20
+	mov	x2, #0
+	mov	x3, #0
+	hvc	#0
+	.endm
+
+	/* The same; the device at x19 gets the answer, and what is in the page. */
+	.macro	mem_call_and_say function
+	mem_call \function
+	str	x0, [x19]
+	ldr	x3, [x20]
+	str	x3, [x19]
+	.endm
+
 	.section .rodata
 	.balign 8
 	.globl	guest_mmio
@@ -53,22 +73,8 @@ guest_share:
 	mov	x20, x2
 	mov	x0, #0x5a
 	str	x0, [x20]
-	ldr	x0, =0xc6000003	// MEM_SHARE
-	mov	x1, x20
-	mov	x2, #0
-	mov	x3, #0
-	hvc	#0
-	str	x0, [x19]
-	ldr	x3, [x20]	// what the host wrote meanwhile
-	str	x3, [x19]
-	ldr	x0, =0xc6000004	// MEM_UNSHARE
-	mov	x1, x20
-	mov	x2, #0
-	mov	x3, #0
-	hvc	#0
-	str	x0, [x19]
-	ldr	x3, [x20]
-	str	x3, [x19]
+	mem_call_and_say MEM_SHARE	// the host writes in between
+	mem_call_and_say MEM_UNSHARE
 	b	.
 	.ltorg
 	.globl	guest_share_end
@@ -86,22 +92,12 @@ guest_large:
 	ldr	w0, [x19]	// here the guest has its first page
 	ldr	x3, [x20]
 	str	x3, [x19]	// what the VMM left for it
-	mov	x21, #0xc6000000
 1:	mov	x0, #0x5a
 	str	x0, [x20]
-	add	x0, x21, #3	// MEM_SHARE
-	bl	2f
-	add	x0, x21, #4	// MEM_UNSHARE
-	bl	2f
+	mem_call_and_say MEM_SHARE
+	mem_call_and_say MEM_UNSHARE
 	b	1b
-2:	mov	x1, x20
-	mov	x2, #0
-	mov	x3, #0
-	hvc	#0
-	str	x0, [x19]
-	ldr	x3, [x20]
-	str	x3, [x19]
-	ret
+	.ltorg
 	.globl	guest_large_end
 guest_large_end:
 
@@ -211,13 +207,11 @@ guest_keeper:
 	cmp	x4, x21
 	b.lo	3b
 	b	2b
-5:	ldr	x0, =0xc6000003		// 1: MEM_SHARE of the first page
-	add	x0, x0, x6		// 2: MEM_UNSHARE
-	sub	x0, x0, #1
-	mov	x1, x20
-	mov	x2, #0
-	mov	x3, #0
-	hvc	#0
+5:	cmp	w6, #1
+	b.ne	6f
+	mem_call MEM_SHARE		// 1: of the first page
+	b	2b
+6:	mem_call MEM_UNSHARE		// 2: likewise
 	b	2b
 	.ltorg
 	.globl	guest_keeper_end
