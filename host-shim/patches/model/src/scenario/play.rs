@@ -7,6 +7,7 @@ use crate::mutant::Mutant;
 use crate::word::{COUNT, ISOLATED, Uncounted, exclusive};
 use crate::{Grab, Refusal};
 use loom::thread;
+use std::panic::resume_unwind;
 use std::rc::Rc;
 
 /// What is left of the folio's references when all actors are done.
@@ -47,14 +48,16 @@ fn donated(kind: Kind, size: Size, mutant: Option<Mutant>) -> Shared {
     memory
 }
 
-fn beside(memory: &Shared, actor: impl FnOnce(&Memory) + 'static) -> thread::JoinHandle<()> {
+fn beside<T: 'static>(
+    memory: &Shared,
+    actor: impl FnOnce(&Memory) -> T + 'static,
+) -> thread::JoinHandle<T> {
     let memory = Rc::clone(memory);
     thread::spawn(move || actor(&memory))
 }
 
-fn join(actor: thread::JoinHandle<()>) {
-    let ended = actor.join();
-    assert!(ended.is_ok());
+fn join<T>(actor: thread::JoinHandle<T>) -> T {
+    actor.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// The counts when nobody does anything any more.
@@ -74,15 +77,20 @@ fn at_rest(memory: &Memory, folio: Page, rest: Rest) {
     );
 }
 
+/// Who has got a page touches it and gives it back.
+fn touch_and_give(memory: &Memory, page: Page, grab: Grab, got: Option<Page>) {
+    if let Some(folio) = got {
+        memory.frame(page).contents.touch();
+        memory.give(folio, grab);
+    }
+}
+
 pub(super) fn pin_fast(memory: &Memory, grab: Grab) {
     pin_fast_at(memory, Page::First, grab);
 }
 
 pub(super) fn pin_fast_at(memory: &Memory, page: Page, grab: Grab) {
-    if let Some(folio) = memory.grab_fast(page, grab) {
-        memory.frame(page).contents.touch();
-        memory.give(folio, grab);
-    }
+    touch_and_give(memory, page, grab, memory.grab_fast(page, grab));
 }
 
 pub(super) fn pin_slow(memory: &Memory, grab: Grab) {
@@ -90,17 +98,12 @@ pub(super) fn pin_slow(memory: &Memory, grab: Grab) {
 }
 
 pub(super) fn pin_slow_at(memory: &Memory, page: Page, grab: Grab) {
-    if let Ok(folio) = memory.grab_slow(page, grab) {
-        memory.frame(page).contents.touch();
-        memory.give(folio, grab);
-    }
+    touch_and_give(memory, page, grab, memory.grab_slow(page, grab).ok());
 }
 
 pub(super) fn pin_in_file(memory: &Memory) {
-    if let Ok(folio) = memory.pin_in_file(Page::First) {
-        memory.frame(Page::First).contents.touch();
-        memory.give(folio, Grab::Pin);
-    }
+    let got = memory.pin_in_file(Page::First);
+    touch_and_give(memory, Page::First, Grab::Pin, got.ok());
 }
 
 pub(super) fn read_file(memory: &Memory) {
@@ -112,24 +115,25 @@ pub(super) fn touch_file_at(memory: &Memory, page: Page) {
     assert_ne!(read, Err(Refusal::Busy), "the file knows nothing of pins");
 }
 
-/// An exclusive and an ordinary taker: one of them gets the pin, or both, one after the other.
-pub(super) fn one_of_two_wins(
-    mutant: Option<Mutant>,
-    take: fn(&Memory, Grab) -> Result<Page, Refusal>,
-) {
-    let memory = memory(Kind::Shmem, Size::Small, mutant);
+/// How a taker gets the first page.
+type Take = fn(&Memory, Grab) -> Result<Page, Refusal>;
+
+/// An exclusive and an ordinary taker, and what each of them is told.
+fn two_takers(memory: &Shared, take: Take) -> [Result<Page, Refusal>; 2] {
     let take_and_give = move |memory: &Memory, grab| {
-        let taken = take(memory, grab);
-        if let Ok(folio) = taken {
-            memory.frame(Page::First).contents.touch();
-            memory.give(folio, grab);
-        }
-        taken
+        let got = take(memory, grab);
+        touch_and_give(memory, Page::First, grab, got.ok());
+        got
     };
-    let other = Rc::clone(&memory);
-    let other = thread::spawn(move || take_and_give(&other, Grab::Pin));
-    let mine = take_and_give(&memory, Grab::Exclusive);
-    let theirs = other.join().unwrap_or(Err(Refusal::NotThere));
+    let other = beside(memory, move |memory| take_and_give(memory, Grab::Pin));
+    let mine = take_and_give(memory, Grab::Exclusive);
+    [mine, join(other)]
+}
+
+/// An exclusive and an ordinary taker: one of them gets the pin, or both, one after the other.
+pub(super) fn one_of_two_wins(mutant: Option<Mutant>, take: Take) {
+    let memory = memory(Kind::Shmem, Size::Small, mutant);
+    let [mine, theirs] = two_takers(&memory, take);
     assert!(mine.is_ok() || theirs.is_ok(), "both were refused");
     for taken in [mine, theirs] {
         assert!(taken.is_ok() || taken == Err(Refusal::Busy));
@@ -141,19 +145,8 @@ pub(super) fn one_of_two_wins(
 /// may have been told of a pin that the fast path gives back because the page has just been unmapped.
 pub(super) fn one_of_two_wins_unless_unmapped(mutant: Option<Mutant>) {
     let memory = memory(Kind::Anon, Size::Small, mutant);
-    let take_and_give = |memory: &Memory, grab| {
-        let taken = memory.grab(Page::First, grab);
-        if let Ok(folio) = taken {
-            memory.frame(Page::First).contents.touch();
-            memory.give(folio, grab);
-        }
-        taken
-    };
-    let other = Rc::clone(&memory);
-    let other = thread::spawn(move || take_and_give(&other, Grab::Pin));
     let unmapper = beside(&memory, |memory| memory.zap(Page::First));
-    let mine = take_and_give(&memory, Grab::Exclusive);
-    let theirs = other.join().unwrap_or(Err(Refusal::Again));
+    let [mine, theirs] = two_takers(&memory, |memory, grab| memory.grab(Page::First, grab));
     join(unmapper);
     for taken in [mine, theirs] {
         assert_ne!(taken, Err(Refusal::Again));
@@ -169,10 +162,9 @@ pub(super) fn one_of_two_wins_unless_unmapped(mutant: Option<Mutant>) {
 /// Two exclusive takers that keep what they get: exactly one gets it.
 pub(super) fn two_exclusive_pins(mutant: Option<Mutant>) {
     let memory = memory(Kind::Shmem, Size::Small, mutant);
-    let other = Rc::clone(&memory);
-    let other = thread::spawn(move || other.grab(Page::First, Grab::Exclusive));
+    let other = beside(&memory, |memory| memory.grab(Page::First, Grab::Exclusive));
     let mine = memory.grab(Page::First, Grab::Exclusive);
-    let theirs = other.join().unwrap_or(Err(Refusal::NotThere));
+    let theirs = join(other);
     assert_ne!(mine.is_ok(), theirs.is_ok(), "not exactly one got the pin");
     memory.give(Page::First, Grab::Exclusive);
     at_rest(&memory, Page::First, Rest::AsBefore);
@@ -249,10 +241,9 @@ fn donate(memory: &Memory) -> Result<(), Refusal> {
         memory.donate(Page::First);
     } else {
         assert_eq!(isolated, Err(Refusal::Again));
-        let word = memory.frame(Page::First).word.read();
         assert_eq!(
-            word,
-            exclusive(0),
+            memory.frame(Page::First).word.read(),
+            exclusive(memory.order(Page::First)),
             "a failed isolation has changed the word"
         );
     }
@@ -272,7 +263,23 @@ pub(super) fn isolate_beside(
     mutant: Option<Mutant>,
     actor: impl FnOnce(&Memory) + 'static,
 ) {
-    let memory = pinned(kind, Size::Small, mutant);
+    isolate_folio_beside(kind, Size::Small, mutant, actor);
+}
+
+/// All of a large folio is isolated, or nothing.
+pub(super) fn isolate_large(mutant: Option<Mutant>) {
+    isolate_folio_beside(Kind::Anon, Size::Large, mutant, |memory| {
+        pin_fast_at(memory, Page::Second, Grab::Get);
+    });
+}
+
+fn isolate_folio_beside(
+    kind: Kind,
+    size: Size,
+    mutant: Option<Mutant>,
+    actor: impl FnOnce(&Memory) + 'static,
+) {
+    let memory = pinned(kind, size, mutant);
     let other = beside(&memory, actor);
     let donated = donate(&memory);
     join(other);
@@ -375,16 +382,15 @@ pub(super) fn split_beside(
 /// A large folio that is only pinned is split: one page stays pinned exclusively, the other one is free for all.
 pub(super) fn split_pinned(mutant: Option<Mutant>, kept: Page, wanted: Page) {
     let memory = pinned(Kind::Anon, Size::Large, mutant);
-    let other = Rc::clone(&memory);
-    let other = thread::spawn(move || {
-        let folio = other.grab_fast(wanted, Grab::Pin);
+    let other = beside(&memory, move |memory| {
+        let folio = memory.grab_fast(wanted, Grab::Pin);
         if let Some(folio) = folio {
-            other.give(folio, Grab::Pin);
+            memory.give(folio, Grab::Pin);
         }
         folio.is_some()
     });
     let split = memory.split(kept);
-    let pinned = other.join().unwrap_or(true);
+    let pinned = join(other);
     assert!(
         !pinned || kept != wanted,
         "a second pin beside the exclusive one"
@@ -398,23 +404,6 @@ pub(super) fn split_pinned(mutant: Option<Mutant>, kept: Page, wanted: Page) {
         assert_eq!(word, exclusive(1), "a failed split has changed the word");
         memory.give(Page::First, Grab::Exclusive);
     }
-    at_rest(&memory, Page::First, Rest::AsBefore);
-}
-
-/// All of a large folio is isolated, or nothing.
-pub(super) fn isolate_large(mutant: Option<Mutant>) {
-    let memory = pinned(Kind::Anon, Size::Large, mutant);
-    let other = beside(&memory, |memory| {
-        pin_fast_at(memory, Page::Second, Grab::Get);
-    });
-    let isolated = memory.isolate(Page::First);
-    if isolated.is_ok() {
-        memory.donate(Page::First);
-    } else {
-        assert_eq!(isolated, Err(Refusal::Again));
-    }
-    join(other);
-    reclaim(&memory, isolated);
     at_rest(&memory, Page::First, Rest::AsBefore);
 }
 
