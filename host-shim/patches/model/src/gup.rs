@@ -89,9 +89,10 @@ impl Memory {
                     return Ok(folio);
                 }
                 Entry::Migration => {
+                    let folio = self.folio_of(page);
                     drop(table);
                     // migration_entry_wait()
-                    drop(self.lock_folio());
+                    drop(self.lock_folio(folio));
                 }
                 Entry::None => {
                     drop(table);
@@ -155,7 +156,7 @@ impl Memory {
         let early = self.is(Mutant::TestBeforeReference)
             && self.frame(self.folio_of(page)).word.is_isolated();
         let folio = self.look_up(page).ok_or(Refusal::NotThere)?;
-        let lock = self.lock_folio();
+        let lock = self.lock_folio(folio);
         let isolated = match self.mutant_of_cache() {
             Some(Mutant::TestBeforeReference) => early,
             Some(_) => false,

@@ -3,22 +3,30 @@
 //! Under the folio lock the folio is unmapped, and the reference count frozen at what the page cache and the owner's pin
 //! account for. That it could be frozen proves that nobody else had a
 //! reference; while it is frozen nobody gets one; the isolated bit is set meanwhile, so whoever gets one later sees it.
+//! The folios of a batch stay locked and unmapped until all of them are marked, or one cannot be and none is any more.
+//! Whoever comes by a mapping or reads the file waits for that. `memfd_pin_folios()` does not: it would be refused
+//! anyway, but may be told `-EFAULT` of an isolation that fails.
 //!
 //! Not modelled: the look at the count before the folio is unmapped, and the draining of the LRU batches, which only
-//! make success more likely; batches of folios, which are isolated independently of each other; the TLBs.
+//! make success more likely; giving up when the locks cannot be had; the TLBs.
 
 use crate::memory::{Entry, Kind, Memory, Page};
 use crate::mutant::Mutant;
 use crate::word::{ISOLATED, ORDER, exclusive};
 use crate::{Grab, Refusal};
+use loom::sync::MutexGuard;
 use loom::sync::atomic::Ordering::SeqCst;
 use loom::sync::atomic::fence;
 use std::sync::PoisonError;
 
 impl Memory {
-    /// `folio_isolate_exclusive()`, with the `mmap_lock` that its caller has.
-    pub(crate) fn isolate(&self, folio: Page) -> Result<(), Refusal> {
-        if self.frame(folio).word.read() != exclusive(self.order(folio)) {
+    /// `folios_isolate_exclusive()`, with the `mmap_lock` that its caller has: all of the folios or none.
+    pub(crate) fn isolate(&self, folios: &[Page]) -> Result<(), Refusal> {
+        if folios.len() > 1 && self.is(Mutant::FolioByFolio) {
+            return self.isolate_one_by_one(folios);
+        }
+        let pinned = |folio| self.frame(folio).word.read() == exclusive(self.order(folio));
+        if !folios.iter().copied().all(pinned) {
             return Err(Refusal::Busy);
         }
         let _mmap = (!self.is(Mutant::NoMmapLock)).then(|| {
@@ -26,30 +34,86 @@ impl Memory {
                 .read()
                 .unwrap_or_else(PoisonError::into_inner)
         });
-        let _lock = (!self.is(Mutant::NoFolioLock)).then(|| self.lock_folio());
-        if self.kind() == Kind::Shmem && !self.is_in_file() {
-            return Err(Refusal::Again);
-        }
-        self.isolate_locked(folio)
+        let _locks = (!self.is(Mutant::NoFolioLock)).then(|| self.lock_all(folios));
+        self.isolate_locked(folios)
     }
 
-    /// `isolate_locked()`: `begin_isolation()`, the flush of the TLBs, `end_isolation()`.
-    fn isolate_locked(&self, folio: Page) -> Result<(), Refusal> {
-        let word = &self.frame(folio).word;
+    /// [`Mutant::FolioByFolio`].
+    fn isolate_one_by_one(&self, folios: &[Page]) -> Result<(), Refusal> {
+        for (done, &folio) in folios.iter().enumerate() {
+            let isolated = self.isolate(&[folio]);
+            if isolated.is_err() {
+                for before in folios.iter().take(done) {
+                    self.frame(*before).word.clear_isolated();
+                }
+                return isolated;
+            }
+        }
+        Ok(())
+    }
+
+    /// `lock_all()`: waits for a lock only with none in hand.
+    fn lock_all(&self, folios: &[Page]) -> Vec<MutexGuard<'_, ()>> {
+        loop {
+            let locks: Result<Vec<_>, Page> = folios
+                .iter()
+                .map(|&folio| self.try_lock_folio(folio).ok_or(folio))
+                .collect();
+            match locks {
+                Ok(locks) => return locks,
+                // folio_wait_locked()
+                Err(busy) => drop(self.lock_folio(busy)),
+            }
+        }
+    }
+
+    /// `isolate_locked()`: nobody else sees which folios are marked before it is decided that all of them are, or none.
+    fn isolate_locked(&self, folios: &[Page]) -> Result<(), Refusal> {
+        let mut begun = Vec::new();
+        let all_begun = folios.iter().try_for_each(|&folio| {
+            self.begin_isolation(folio)?;
+            begun.push(folio);
+            Ok(())
+        });
+        let decision = all_begun.and_then(|()| {
+            begun
+                .iter()
+                .try_for_each(|&folio| self.mark_if_unmapped(folio))
+        });
+        for folio in begun {
+            if decision.is_err() && !self.is(Mutant::ForgetPin) {
+                // unmark()
+                self.frame(folio).word.write(exclusive(self.order(folio)));
+            }
+            if decision.is_ok() || !self.is(Mutant::ForgetRemap) {
+                // end_isolation()
+                self.remap_all(folio);
+            }
+        }
+        decision
+    }
+
+    /// `begin_isolation()`.
+    fn begin_isolation(&self, folio: Page) -> Result<(), Refusal> {
         let order = self.order(folio);
-        word.begin_isolation(order)?;
+        self.frame(folio).word.begin_isolation(order)?;
         if !self.is(Mutant::DropUnmap) {
             self.unmap_all(folio);
         }
+        Ok(())
+    }
+
+    /// `mark_isolated()`, if there is no mapping any more.
+    fn mark_if_unmapped(&self, folio: Page) -> Result<(), Refusal> {
         let unmapped = self.mappings(folio) == 0 || self.is(Mutant::DropUnmap);
-        let marked = unmapped && self.mark_isolated(folio, ISOLATED | exclusive(order));
-        if !marked && !self.is(Mutant::ForgetPin) {
-            word.write(exclusive(order));
+        let isolated = ISOLATED | exclusive(self.order(folio));
+        if !unmapped || !self.mark_isolated(folio, isolated) {
+            return Err(Refusal::Again);
         }
-        if marked || !self.is(Mutant::ForgetRemap) {
+        if self.is(Mutant::RemapBeforeDecision) {
             self.remap_all(folio);
         }
-        if marked { Ok(()) } else { Err(Refusal::Again) }
+        Ok(())
     }
 
     /// `mark_isolated()`.
@@ -141,7 +205,7 @@ impl Memory {
             .unwrap_or_else(PoisonError::into_inner);
         // folio_isolate_lru()
         self.frame(folio).refs.get();
-        let lock = self.lock_folio();
+        let lock = self.lock_folio(folio);
         let split = self.split_locked(folio, page);
         drop(lock);
         // folio_putback_lru()

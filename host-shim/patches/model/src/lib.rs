@@ -11,14 +11,16 @@
 //!   ordered;
 //! * at the end the word is 0 and the reference count what it was;
 //! * of an exclusive and an ordinary taker that meet one gets the pin; an isolation that fails leaves everything
-//!   as it was;
+//!   as it was, and nobody has reached for a page in vain because of it;
+//! * of the folios of a batch all are seen isolated, or none;
 //! * nobody adds a reference to a frozen count; what is pinned or EL2's is never freed, an isolated folio that is unpinned
 //!   is leaked.
 //!
-//! What "every order" means: loom explores a scenario of two actors completely, and one of three, or with a split, with at most
-//! [`PREEMPTIONS`] preemptions. Loads may return old values where nothing forbids it, but a store is never seen before the
-//! loads that come earlier in its thread, and `SeqCst` is taken for acquire and release, which only adds executions. Who does
-//! the same again later is another actor who comes later, so an actor tries once. A page is mapped in one place.
+//! What "every order" means: loom explores a scenario of two actors completely, and one of three, or with a split, or
+//! with the fast path beside a batch, with at most [`PREEMPTIONS`] preemptions. Loads may return old values where nothing
+//! forbids it, but a store is never seen before the loads that come earlier in its thread, and `SeqCst` is taken for
+//! acquire and release, which only adds executions. Who does the same again later is another actor who comes later, so
+//! an actor tries once. A page is mapped in one place.
 //!
 //! Invariant: the same code runs with a [`Mutant`] and without.
 

@@ -1,7 +1,8 @@
-//! The state that the actors of a scenario share: one folio of one or two pages, mapped once, by one process.
+//! The state that the actors of a scenario share: one or two pages, mapped once, by one process.
 //!
-//! [`Memory`] is that folio with the page table that maps it. The page table is written under its lock and read by the
-//! fast path without. `page_folio()`, the mapping count and the page cache are what 6.12 has, as far as the algorithms look.
+//! [`Memory`] is the folio that they are, or the two folios, with the page table that maps them. The page table is
+//! written under its lock and read by the fast path without. `page_folio()`, the mapping count and the page cache are
+//! what 6.12 has, as far as the algorithms look.
 //!
 //! Invariant: the reference count of a folio that is neither frozen nor being changed is its mappings, plus its pages
 //! if it is in the page cache, plus what the actors hold. A pin is one reference, and one in the word; `_pincount` of large
@@ -19,7 +20,7 @@ use loom::sync::{Mutex, MutexGuard, RwLock};
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicI32 as Ghost;
 
-/// A page of the folio. A folio is called by its first page.
+/// A page. A folio is called by its first page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Page {
     First,
@@ -33,11 +34,15 @@ pub(crate) enum Kind {
     Shmem,
 }
 
-/// Of how many pages the folio is.
+/// Which folios there are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Size {
+pub(crate) enum Layout {
+    /// One of one page.
     Small,
+    /// One of two pages.
     Large,
+    /// Two of one page each.
+    Pair,
 }
 
 /// A page table entry.
@@ -67,13 +72,14 @@ pub(crate) struct Memory {
     first: Frame,
     second: Frame,
     kind: Kind,
-    size: Size,
+    layout: Layout,
     /// Whether the second page is a tail of the first.
     compound: AtomicBool,
-    /// Whether the file still has the folio: `folio->mapping`, and the entry of the page cache.
+    /// Whether the file still has its folios: `folio->mapping`, and the entry of the page cache.
     in_file: AtomicBool,
     page_table: Mutex<()>,
-    folio_lock: Mutex<()>,
+    first_lock: Mutex<()>,
+    second_lock: Mutex<()>,
     pub(crate) mmap_lock: RwLock<()>,
     mutant: Option<Mutant>,
 }
@@ -121,23 +127,30 @@ impl Entry {
 }
 
 impl Memory {
-    pub(crate) fn new(kind: Kind, size: Size, mutant: Option<Mutant>) -> Self {
-        let pages = if size == Size::Large { 2 } else { 1 };
-        let cached = if kind == Kind::Shmem { pages } else { 0 };
-        let second = if size == Size::Large {
-            Entry::Present
-        } else {
-            Entry::None
+    pub(crate) fn new(kind: Kind, layout: Layout, mutant: Option<Mutant>) -> Self {
+        let (first, second, entry) = match layout {
+            Layout::Small => (1, 0, Entry::None),
+            Layout::Large => (2, 0, Entry::Present),
+            Layout::Pair => (1, 1, Entry::Present),
+        };
+        // Each page has a mapping, and a place in the file.
+        let references = |pages| {
+            if kind == Kind::Shmem {
+                2 * pages
+            } else {
+                pages
+            }
         };
         Self {
-            first: Frame::new(pages + cached, pages, Entry::Present, mutant),
-            second: Frame::new(0, 0, second, mutant),
+            first: Frame::new(references(first), first, Entry::Present, mutant),
+            second: Frame::new(references(second), second, entry, mutant),
             kind,
-            size,
-            compound: AtomicBool::new(size == Size::Large),
+            layout,
+            compound: AtomicBool::new(layout == Layout::Large),
             in_file: AtomicBool::new(kind == Kind::Shmem),
             page_table: Mutex::new(()),
-            folio_lock: Mutex::new(()),
+            first_lock: Mutex::new(()),
+            second_lock: Mutex::new(()),
             mmap_lock: RwLock::new(()),
             mutant,
         }
@@ -174,7 +187,7 @@ impl Memory {
 
     /// `folio_test_large()`, of one who has a reference or the lock.
     pub(crate) fn is_large(&self, folio: Page) -> bool {
-        self.size == Size::Large && folio == Page::First && self.compound.load(Acquire)
+        self.layout == Layout::Large && folio == Page::First && self.compound.load(Acquire)
     }
 
     pub(crate) fn order(&self, folio: Page) -> u32 {
@@ -194,11 +207,24 @@ impl Memory {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `folio_lock()`. The pages that a split makes stay locked until it is over, so that one lock can stand for all.
-    pub(crate) fn lock_folio(&self) -> MutexGuard<'_, ()> {
-        self.folio_lock
+    /// `folio_lock()`.
+    pub(crate) fn lock_folio(&self, folio: Page) -> MutexGuard<'_, ()> {
+        self.lock_of(folio)
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `folio_trylock()`.
+    pub(crate) fn try_lock_folio(&self, folio: Page) -> Option<MutexGuard<'_, ()>> {
+        self.lock_of(folio).try_lock().ok()
+    }
+
+    /// The pages that a split makes stay locked until it is over, so that one lock can stand for all of them.
+    fn lock_of(&self, folio: Page) -> &Mutex<()> {
+        match (self.layout, folio) {
+            (Layout::Pair, Page::Second) => &self.second_lock,
+            (Layout::Pair | Layout::Small | Layout::Large, _) => &self.first_lock,
+        }
     }
 
     /// `folio_mapped()`.

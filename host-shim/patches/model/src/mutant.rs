@@ -55,6 +55,10 @@ pub enum Mutant {
     ForgetPin,
     /// An isolation that fails leaves the migration entries where they are.
     ForgetRemap,
+    /// Each folio of a batch is mapped again as soon as it is marked.
+    RemapBeforeDecision,
+    /// The folios of a batch are isolated one after the other, and those before one that fails are taken back.
+    FolioByFolio,
     /// Isolation does without the folio lock.
     NoFolioLock,
     /// Isolation does without the `mmap_lock`.
@@ -69,7 +73,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::DropUnmap,
         Self::DropSlowPathTest,
         Self::DropFastTest,
@@ -94,6 +98,8 @@ impl Mutant {
         Self::UnisolateTooEarly,
         Self::ForgetPin,
         Self::ForgetRemap,
+        Self::RemapBeforeDecision,
+        Self::FolioByFolio,
         Self::NoFolioLock,
         Self::NoMmapLock,
         Self::TailWordsLate,

@@ -78,7 +78,7 @@ impl Memory {
         let Some(folio) = self.look_up(page) else {
             return;
         };
-        let lock = self.lock_folio();
+        let lock = self.lock_folio(folio);
         let cached = self.cached(folio);
         if cached > 0 {
             self.unmap_all(folio);
@@ -93,7 +93,7 @@ impl Memory {
         let Some(folio) = self.try_get(page) else {
             return;
         };
-        let lock = self.lock_folio();
+        let lock = self.lock_folio(folio);
         self.unmap_all(folio);
         if self.mappings(folio) == 0 {
             let expected = self.expected(folio) + 1;

@@ -11,9 +11,10 @@ use crate::Grab;
 use crate::memory::{Kind, Page};
 use crate::mutant::Mutant;
 use play::{
-    isolate_beside, isolate_beside_a_holder, isolate_beside_two, isolate_large, leak,
-    one_of_two_wins, one_of_two_wins_unless_unmapped, pin_fast, pin_fast_at, pin_in_file, pin_slow,
-    pin_slow_at, pins_in_any_order, promote_and_pin, promote_and_unpin, read_file, split_beside,
+    BOTH, isolate_beside, isolate_beside_a_holder, isolate_beside_two, isolate_large,
+    isolate_two_beside, isolate_two_beside_a_holder, leak, one_of_two_wins,
+    one_of_two_wins_unless_unmapped, pin_fast, pin_fast_at, pin_in_file, pin_slow, pin_slow_at,
+    pins_in_any_order, promote_and_pin, promote_and_unpin, reach_slow, read_file, split_beside,
     split_pinned, three_pins, touch_file_at, two_exclusive_pins, unisolate_beside, unpin_and_zap,
 };
 
@@ -144,6 +145,50 @@ pub const SCENARIOS: &[Scenario] = &[
         isolate_beside(Kind::Shmem, mutant, read_file);
     }),
     complete("leak", "unpin of an isolated folio, fast FOLL_GET", leak),
+    complete(
+        "batch",
+        "two anonymous folios isolated, slow FOLL_GET",
+        |mutant| {
+            isolate_two_beside(Kind::Anon, BOTH, mutant, reach_slow);
+        },
+    ),
+    complete(
+        "batch",
+        "two anonymous folios isolated backwards, slow FOLL_GET",
+        |mutant| {
+            isolate_two_beside(Kind::Anon, [Page::Second, Page::First], mutant, reach_slow);
+        },
+    ),
+    complete(
+        "batch",
+        "two folios of shmem isolated, slow FOLL_GET",
+        |mutant| {
+            isolate_two_beside(Kind::Shmem, BOTH, mutant, reach_slow);
+        },
+    ),
+    complete(
+        "batch",
+        "two folios of shmem isolated, read() of one",
+        |mutant| {
+            isolate_two_beside(Kind::Shmem, BOTH, mutant, |memory| {
+                memory.read_file(Page::First)
+            });
+        },
+    ),
+    bounded(
+        "batch",
+        "two anonymous folios, a pipe has one, fast FOLL_GET",
+        |mutant| {
+            isolate_two_beside_a_holder(Kind::Anon, mutant);
+        },
+    ),
+    bounded(
+        "batch",
+        "two folios of shmem, a pipe has one, fast FOLL_GET",
+        |mutant| {
+            isolate_two_beside_a_holder(Kind::Shmem, mutant);
+        },
+    ),
     bounded(
         "split",
         "split of an isolated folio, fast FOLL_GET of its tail",

@@ -5,6 +5,7 @@ use pinfold_pin_model::{Mutant, SCENARIOS, check};
 const NOT_THE_ONLY_ONE: &str = "an exclusive pin is not the only one";
 const TOUCHED: &str = "the host touched a page of EL2's";
 const UNORDERED: &str = "Causality violation";
+const SEEN: &str = "an isolation that failed was seen";
 const FROZEN: &str = "a reference was added to a frozen count";
 
 /// What is wrong, the scenario that shows it, and what the checker says.
@@ -136,6 +137,36 @@ const CAUGHT: &[(Mutant, &str, &str)] = &[
         Mutant::ForgetRemap,
         "isolation of anonymous memory, fast pin",
         "a migration entry is left",
+    ),
+    (
+        Mutant::RemapBeforeDecision,
+        "two anonymous folios isolated, slow FOLL_GET",
+        SEEN,
+    ),
+    (
+        Mutant::RemapBeforeDecision,
+        "two anonymous folios, a pipe has one, fast FOLL_GET",
+        SEEN,
+    ),
+    (
+        Mutant::FolioByFolio,
+        "two anonymous folios isolated, slow FOLL_GET",
+        SEEN,
+    ),
+    (
+        Mutant::FolioByFolio,
+        "two anonymous folios isolated backwards, slow FOLL_GET",
+        "half of the folios were isolated",
+    ),
+    (
+        Mutant::FolioByFolio,
+        "two folios of shmem isolated, slow FOLL_GET",
+        SEEN,
+    ),
+    (
+        Mutant::FolioByFolio,
+        "two folios of shmem isolated, read() of one",
+        SEEN,
     ),
     (
         Mutant::NoFolioLock,

@@ -31,6 +31,6 @@ fn two_actors_in_every_order() {
 }
 
 #[test]
-fn three_actors_and_splits_with_few_preemptions() {
+fn the_rest_with_few_preemptions() {
     all_hold(Some(PREEMPTIONS));
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a scenario ends with every actor having given back what it has, and with [`Rest`] telling what is left.
 
-use crate::memory::{Entry, Kind, Memory, Page, Size};
+use crate::memory::{Entry, Kind, Layout, Memory, Page};
 use crate::mutant::Mutant;
 use crate::word::{COUNT, ISOLATED, Uncounted, exclusive};
 use crate::{Grab, Refusal};
@@ -22,23 +22,28 @@ enum Rest {
 // loom's threads take turns on one of the machine's.
 type Shared = Rc<Memory>;
 
-fn memory(kind: Kind, size: Size, mutant: Option<Mutant>) -> Shared {
-    Rc::new(Memory::new(kind, size, mutant))
+fn memory(kind: Kind, layout: Layout, mutant: Option<Mutant>) -> Shared {
+    Rc::new(Memory::new(kind, layout, mutant))
 }
 
-/// A folio that its owner has pinned exclusively.
-fn pinned(kind: Kind, size: Size, mutant: Option<Mutant>) -> Shared {
-    let memory = memory(kind, size, mutant);
-    let frame = memory.frame(Page::First);
-    frame.word.write(exclusive(memory.order(Page::First)));
-    frame.refs.get();
-    memory.hold(Page::First, Grab::Exclusive);
+/// The first folio, which its owner has pinned exclusively.
+fn pinned(kind: Kind, layout: Layout, mutant: Option<Mutant>) -> Shared {
+    let memory = memory(kind, layout, mutant);
+    pin_alone(&memory, Page::First);
     memory
 }
 
+/// Nobody else is there yet.
+fn pin_alone(memory: &Memory, folio: Page) {
+    let frame = memory.frame(folio);
+    frame.word.write(exclusive(memory.order(folio)));
+    frame.refs.get();
+    memory.hold(folio, Grab::Exclusive);
+}
+
 /// A folio that is isolated and EL2's.
-fn donated(kind: Kind, size: Size, mutant: Option<Mutant>) -> Shared {
-    let memory = pinned(kind, size, mutant);
+fn donated(kind: Kind, layout: Layout, mutant: Option<Mutant>) -> Shared {
+    let memory = pinned(kind, layout, mutant);
     if kind == Kind::Shmem {
         memory.unmap_all(Page::First);
     }
@@ -132,7 +137,7 @@ fn two_takers(memory: &Shared, take: Take) -> [Result<Page, Refusal>; 2] {
 
 /// An exclusive and an ordinary taker: one of them gets the pin, or both, one after the other.
 pub(super) fn one_of_two_wins(mutant: Option<Mutant>, take: Take) {
-    let memory = memory(Kind::Shmem, Size::Small, mutant);
+    let memory = memory(Kind::Shmem, Layout::Small, mutant);
     let [mine, theirs] = two_takers(&memory, take);
     assert!(mine.is_ok() || theirs.is_ok(), "both were refused");
     for taken in [mine, theirs] {
@@ -144,7 +149,7 @@ pub(super) fn one_of_two_wins(mutant: Option<Mutant>, take: Take) {
 /// The same while the page is unmapped: both are refused only if there is nothing to pin any more. The exclusive taker
 /// may have been told of a pin that the fast path gives back because the page has just been unmapped.
 pub(super) fn one_of_two_wins_unless_unmapped(mutant: Option<Mutant>) {
-    let memory = memory(Kind::Anon, Size::Small, mutant);
+    let memory = memory(Kind::Anon, Layout::Small, mutant);
     let unmapper = beside(&memory, |memory| memory.zap(Page::First));
     let [mine, theirs] = two_takers(&memory, |memory, grab| memory.grab(Page::First, grab));
     join(unmapper);
@@ -161,7 +166,7 @@ pub(super) fn one_of_two_wins_unless_unmapped(mutant: Option<Mutant>) {
 
 /// Two exclusive takers that keep what they get: exactly one gets it.
 pub(super) fn two_exclusive_pins(mutant: Option<Mutant>) {
-    let memory = memory(Kind::Shmem, Size::Small, mutant);
+    let memory = memory(Kind::Shmem, Layout::Small, mutant);
     let other = beside(&memory, |memory| memory.grab(Page::First, Grab::Exclusive));
     let mine = memory.grab(Page::First, Grab::Exclusive);
     let theirs = join(other);
@@ -172,7 +177,7 @@ pub(super) fn two_exclusive_pins(mutant: Option<Mutant>) {
 
 /// The owner of an ordinary pin makes it exclusive, isolates, and goes back.
 pub(super) fn promote_and_pin(mutant: Option<Mutant>) {
-    let memory = memory(Kind::Anon, Size::Small, mutant);
+    let memory = memory(Kind::Anon, Layout::Small, mutant);
     let folio = memory.grab_slow(Page::First, Grab::Pin);
     assert_eq!(folio, Ok(Page::First));
     let other = beside(&memory, |memory| pin_fast(memory, Grab::Pin));
@@ -191,7 +196,7 @@ pub(super) fn promote_and_pin(mutant: Option<Mutant>) {
 
 /// Of two pins one is given back while the other one's owner wants it exclusive.
 pub(super) fn promote_and_unpin(mutant: Option<Mutant>) {
-    let memory = memory(Kind::Anon, Size::Small, mutant);
+    let memory = memory(Kind::Anon, Layout::Small, mutant);
     for _ in 0..2 {
         let folio = memory.grab_slow(Page::First, Grab::Pin);
         assert_eq!(folio, Ok(Page::First));
@@ -212,7 +217,7 @@ pub(super) fn promote_and_unpin(mutant: Option<Mutant>) {
 
 /// Pins are added and go, newest first and oldest first; an exclusive taker comes in between.
 pub(super) fn pins_in_any_order(mutant: Option<Mutant>) {
-    let memory = memory(Kind::Anon, Size::Small, mutant);
+    let memory = memory(Kind::Anon, Layout::Small, mutant);
     let folio = memory.grab_slow(Page::First, Grab::Pin);
     assert_eq!(folio, Ok(Page::First));
     let other = beside(&memory, |memory| pin_slow(memory, Grab::Exclusive));
@@ -227,7 +232,7 @@ pub(super) fn pins_in_any_order(mutant: Option<Mutant>) {
 
 /// The pin is the last reference to go: the word must be 0 by then.
 pub(super) fn unpin_and_zap(mutant: Option<Mutant>) {
-    let memory = pinned(Kind::Anon, Size::Small, mutant);
+    let memory = pinned(Kind::Anon, Layout::Small, mutant);
     let other = beside(&memory, |memory| memory.zap(Page::First));
     memory.give(Page::First, Grab::Exclusive);
     join(other);
@@ -235,26 +240,31 @@ pub(super) fn unpin_and_zap(mutant: Option<Mutant>) {
 }
 
 /// Isolates and donates if it can; a failure must have changed nothing.
-fn donate(memory: &Memory) -> Result<(), Refusal> {
-    let isolated = memory.isolate(Page::First);
-    if isolated.is_ok() {
-        memory.donate(Page::First);
-    } else {
+fn donate(memory: &Memory, folios: &[Page]) -> Result<(), Refusal> {
+    let isolated = memory.isolate(folios);
+    for &folio in folios {
+        if isolated.is_ok() {
+            memory.donate(folio);
+            continue;
+        }
         assert_eq!(isolated, Err(Refusal::Again));
         assert_eq!(
-            memory.frame(Page::First).word.read(),
-            exclusive(memory.order(Page::First)),
+            memory.frame(folio).word.read(),
+            exclusive(memory.order(folio)),
             "a failed isolation has changed the word"
         );
     }
     isolated
 }
 
-fn reclaim(memory: &Memory, donated: Result<(), Refusal>) {
-    if donated.is_ok() {
-        memory.unisolate(Page::First);
+/// Takes back what was donated, and lets go.
+fn reclaim(memory: &Memory, folios: &[Page], donated: Result<(), Refusal>) {
+    for &folio in folios {
+        if donated.is_ok() {
+            memory.unisolate(folio);
+        }
+        memory.give(folio, Grab::Exclusive);
     }
-    memory.give(Page::First, Grab::Exclusive);
 }
 
 /// The owner donates; whoever runs beside it is done when the page comes back (R15 is about what happens then).
@@ -263,28 +273,96 @@ pub(super) fn isolate_beside(
     mutant: Option<Mutant>,
     actor: impl FnOnce(&Memory) + 'static,
 ) {
-    isolate_folio_beside(kind, Size::Small, mutant, actor);
+    isolate_folio_beside(kind, Layout::Small, mutant, actor);
 }
 
 /// All of a large folio is isolated, or nothing.
 pub(super) fn isolate_large(mutant: Option<Mutant>) {
-    isolate_folio_beside(Kind::Anon, Size::Large, mutant, |memory| {
+    isolate_folio_beside(Kind::Anon, Layout::Large, mutant, |memory| {
         pin_fast_at(memory, Page::Second, Grab::Get);
     });
 }
 
 fn isolate_folio_beside(
     kind: Kind,
-    size: Size,
+    layout: Layout,
     mutant: Option<Mutant>,
     actor: impl FnOnce(&Memory) + 'static,
 ) {
-    let memory = pinned(kind, size, mutant);
+    let memory = pinned(kind, layout, mutant);
     let other = beside(&memory, actor);
-    let donated = donate(&memory);
+    let donated = donate(&memory, &[Page::First]);
     join(other);
-    reclaim(&memory, donated);
+    reclaim(&memory, &[Page::First], donated);
     at_rest(&memory, Page::First, Rest::AsBefore);
+}
+
+/// The two folios of [`Layout::Pair`], in the order of their addresses.
+pub(super) const BOTH: [Page; 2] = [Page::First, Page::Second];
+
+/// Two folios that their owner has pinned exclusively.
+fn two_pinned(kind: Kind, mutant: Option<Mutant>) -> Shared {
+    let memory = pinned(kind, Layout::Pair, mutant);
+    pin_alone(&memory, Page::Second);
+    memory
+}
+
+/// Two folios are isolated at once, in this order. Somebody who takes a reference to the second page, so that there is no
+/// isolating them while he has it, looks at the first one meanwhile: he sees both isolated or none, and none if it fails.
+pub(super) fn isolate_two_beside(
+    kind: Kind,
+    folios: [Page; 2],
+    mutant: Option<Mutant>,
+    look: fn(&Memory) -> Result<(), Refusal>,
+) {
+    let memory = two_pinned(kind, mutant);
+    let other = beside(&memory, move |memory| {
+        let held = memory.grab_slow(Page::Second, Grab::Get);
+        let seen = look(memory);
+        touch_and_give(memory, Page::Second, Grab::Get, held.ok());
+        (held, seen)
+    });
+    let donated = donate(&memory, &folios);
+    let (held, seen) = join(other);
+    for refused in [held.err(), seen.err()].into_iter().flatten() {
+        assert_eq!(refused, Refusal::Fault);
+        assert_eq!(donated, Ok(()), "an isolation that failed was seen");
+    }
+    assert!(
+        held.is_ok() || seen.is_err(),
+        "half of the folios were isolated"
+    );
+    reclaim(&memory, &folios, donated);
+    for folio in folios {
+        at_rest(&memory, folio, Rest::AsBefore);
+    }
+}
+
+/// The same with a reference that stays: nobody is ever refused the first folio because the second cannot be isolated.
+pub(super) fn isolate_two_beside_a_holder(kind: Kind, mutant: Option<Mutant>) {
+    let memory = two_pinned(kind, mutant);
+    let pipe = memory.grab_slow(Page::Second, Grab::Get);
+    assert_eq!(pipe, Ok(Page::Second));
+    let other = beside(&memory, |memory| {
+        let got = memory.grab(Page::First, Grab::Get);
+        touch_and_give(memory, Page::First, Grab::Get, got.ok());
+        assert_eq!(got, Ok(Page::First), "an isolation that failed was seen");
+    });
+    let donated = donate(&memory, &BOTH);
+    assert_eq!(donated, Err(Refusal::Again), "somebody was in the way");
+    join(other);
+    memory.give(Page::Second, Grab::Get);
+    reclaim(&memory, &BOTH, donated);
+    for folio in BOTH {
+        at_rest(&memory, folio, Rest::AsBefore);
+    }
+}
+
+/// `FOLL_GET` of the first page by the slow path.
+pub(super) fn reach_slow(memory: &Memory) -> Result<(), Refusal> {
+    let got = memory.grab_slow(Page::First, Grab::Get);
+    touch_and_give(memory, Page::First, Grab::Get, got.ok());
+    got.map(|_| ())
 }
 
 /// The owner donates, reclaims and unpins, while two others do as they like.
@@ -294,17 +372,17 @@ pub(super) fn isolate_beside_two(
     actor: impl FnOnce(&Memory) + 'static,
     another: impl FnOnce(&Memory) + 'static,
 ) {
-    let memory = pinned(kind, Size::Small, mutant);
+    let memory = pinned(kind, Layout::Small, mutant);
     let others = [beside(&memory, actor), beside(&memory, another)];
-    let donated = donate(&memory);
-    reclaim(&memory, donated);
+    let donated = donate(&memory, &[Page::First]);
+    reclaim(&memory, &[Page::First], donated);
     others.into_iter().for_each(join);
     at_rest(&memory, Page::First, Rest::AsBefore);
 }
 
 /// A reference that stays: isolation fails and leaves all as it was, whatever a pinner does meanwhile.
 pub(super) fn isolate_beside_a_holder(mutant: Option<Mutant>) {
-    let memory = memory(Kind::Anon, Size::Small, mutant);
+    let memory = memory(Kind::Anon, Layout::Small, mutant);
     let pipe = memory.grab_slow(Page::First, Grab::Get);
     let owner = memory.grab_slow(Page::First, Grab::Exclusive);
     assert_eq!((pipe, owner), (Ok(Page::First), Ok(Page::First)));
@@ -313,7 +391,7 @@ pub(super) fn isolate_beside_a_holder(mutant: Option<Mutant>) {
         let pinned = memory.grab(Page::First, Grab::Pin);
         assert_eq!(pinned, Err(Refusal::Busy), "who is in the way is not told");
     });
-    assert_eq!(memory.isolate(Page::First), Err(Refusal::Again));
+    assert_eq!(memory.isolate(&[Page::First]), Err(Refusal::Again));
     join(other);
     let frame = memory.frame(Page::First);
     assert_eq!(frame.word.read(), exclusive(0), "the word has changed");
@@ -321,9 +399,9 @@ pub(super) fn isolate_beside_a_holder(mutant: Option<Mutant>) {
     assert_eq!(frame.refs.read(), before, "the reference count has changed");
     frame.contents.touch();
     memory.give(Page::First, Grab::Get);
-    let donated = donate(&memory);
+    let donated = donate(&memory, &[Page::First]);
     assert_eq!(donated, Ok(()), "nobody was in the way");
-    reclaim(&memory, donated);
+    reclaim(&memory, &[Page::First], donated);
     at_rest(&memory, Page::First, Rest::AsBefore);
 }
 
@@ -333,7 +411,7 @@ pub(super) fn unisolate_beside(
     mutant: Option<Mutant>,
     actor: impl FnOnce(&Memory) + 'static,
 ) {
-    let memory = donated(kind, Size::Small, mutant);
+    let memory = donated(kind, Layout::Small, mutant);
     let other = beside(&memory, actor);
     memory.unisolate(Page::First);
     memory.make_ordinary(Page::First);
@@ -344,7 +422,7 @@ pub(super) fn unisolate_beside(
 
 /// The owner lets go of a page that EL2 still has.
 pub(super) fn leak(mutant: Option<Mutant>) {
-    let memory = donated(Kind::Anon, Size::Small, mutant);
+    let memory = donated(Kind::Anon, Layout::Small, mutant);
     let other = beside(&memory, |memory| {
         pin_fast(memory, Grab::Get);
         memory.zap(Page::First);
@@ -361,7 +439,7 @@ pub(super) fn split_beside(
     mutant: Option<Mutant>,
     actor: impl FnOnce(&Memory) + 'static,
 ) {
-    let memory = donated(kind, Size::Large, mutant);
+    let memory = donated(kind, Layout::Large, mutant);
     let other = beside(&memory, actor);
     let split = memory.split(Page::First);
     join(other);
@@ -381,7 +459,7 @@ pub(super) fn split_beside(
 
 /// A large folio that is only pinned is split: one page stays pinned exclusively, the other one is free for all.
 pub(super) fn split_pinned(mutant: Option<Mutant>, kept: Page, wanted: Page) {
-    let memory = pinned(Kind::Anon, Size::Large, mutant);
+    let memory = pinned(Kind::Anon, Layout::Large, mutant);
     let other = beside(&memory, move |memory| {
         let folio = memory.grab_fast(wanted, Grab::Pin);
         if let Some(folio) = folio {
@@ -409,7 +487,7 @@ pub(super) fn split_pinned(mutant: Option<Mutant>, kept: Page, wanted: Page) {
 
 /// One exclusive taker and two ordinary ones.
 pub(super) fn three_pins(mutant: Option<Mutant>) {
-    let memory = memory(Kind::Anon, Size::Small, mutant);
+    let memory = memory(Kind::Anon, Layout::Small, mutant);
     let others = [
         beside(&memory, |memory| pin_fast(memory, Grab::Pin)),
         beside(&memory, |memory| pin_slow(memory, Grab::Pin)),
