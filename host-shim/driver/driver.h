@@ -176,6 +176,8 @@ const char *pinfold_status_name(int status);
 int pinfold_discover(void);
 
 /* pool.c: frames that EL2 works with. */
+int pinfold_pool_init(void);
+void pinfold_pool_exit(void);
 int pinfold_pool_top_up(void);
 void pinfold_pool_drain(void);
 void pinfold_pool_abandon(void);

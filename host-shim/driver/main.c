@@ -81,12 +81,15 @@ static int __init pinfold_init(void)
 	ret = pinfold_discover();
 	if (ret)
 		return ret;
+	ret = pinfold_pool_init();
+	if (ret)
+		return ret;
 	ret = pinfold_register_pin_tables();
 	if (ret)
 		goto out_pool;
 	arm64_enable_hyp_stage2_aborts();
 	/* For good: what EL2 does not give back stays isolated after us. */
-	exclusive_pin_guard(true);
+	exclusive_pin_guard();
 
 	ret = pinfold_irqfd_init();
 	if (ret)
@@ -107,6 +110,7 @@ out_irqfd:
 	pinfold_irqfd_exit();
 out_pool:
 	pinfold_pool_abandon();
+	pinfold_pool_exit();
 	return ret;
 }
 
@@ -115,6 +119,7 @@ static void __exit pinfold_exit(void)
 	misc_deregister(&pinfold_debug_dev);
 	misc_deregister(&pinfold_kvm_dev);
 	pinfold_irqfd_exit();
+	pinfold_pool_exit();
 }
 
 module_init(pinfold_init);

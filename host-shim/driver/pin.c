@@ -14,12 +14,13 @@
 #include "driver.h"
 
 /*
- * A passing reference (an LRU batch, a reader of the page cache) delays an
- * isolation.  Twenty tries with a growing pause are about 200 ms.
+ * A passing reference (a reader of the page cache) delays an isolation.  Each
+ * try drains the LRU batches of all CPUs, so there are few of them, with pauses
+ * of 1, 2, 4 ... ms between them: about 250 ms in all.
  */
-#define PINFOLD_AGAIN_TRIES	20
-/* Another pin is more likely there to stay: about 50 ms. */
-#define PINFOLD_BUSY_TRIES	10
+#define PINFOLD_AGAIN_TRIES	9
+/* Another pin is more likely there to stay: about 60 ms. */
+#define PINFOLD_BUSY_TRIES	7
 
 /**
  * pinfold_pause - wait, if what was refused may be had a moment later
@@ -39,7 +40,7 @@ bool pinfold_pause(int ret, unsigned int *tries)
 		return false;
 	if (ret == -EAGAIN)
 		pinfold_count(PINFOLD_COUNT_ISOLATE_RETRIES, 1);
-	fsleep(*tries * 1000);
+	fsleep(USEC_PER_MSEC << (*tries - 1));
 	return true;
 }
 
@@ -98,7 +99,7 @@ int pinfold_isolate_once(struct mm_struct *mm, struct folio **folios, unsigned i
 	int ret;
 
 	mmap_read_lock(mm);
-	ret = folios_isolate_exclusive(folios, nr);
+	ret = folios_isolate_exclusive(mm, folios, nr);
 	mmap_read_unlock(mm);
 	return ret;
 }
@@ -130,14 +131,14 @@ int pinfold_isolate(struct mm_struct *mm, struct folio *folio)
  * only @page stays pinned.
  *
  * Return: 0, also if it is a single page; -EAGAIN if somebody else has a
- * reference, or if nobody has the folio mapped or in a file.
+ * reference; -EBUSY if nobody has the folio mapped or in a file any more; -ENOMEM.
  */
 int pinfold_split(struct mm_struct *mm, struct page *page)
 {
 	int ret;
 
 	mmap_read_lock(mm);
-	ret = page_split_exclusive(page);
+	ret = page_split_exclusive(mm, page);
 	mmap_read_unlock(mm);
 	return ret;
 }

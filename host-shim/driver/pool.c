@@ -2,13 +2,18 @@
 /*
  * Frames that EL2 works with: its tables and objects.  The driver gives them
  * when EL2 asks, and takes them back when the last VM has gone.  As long as EL2
- * has any, the module stays: only it knows which they are.
+ * has any, the module stays, for only it knows which they are, and the machine
+ * does not hibernate.  The frames are marked offline: whoever looks at memory by
+ * frame number (kcore, a dump) passes them over.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/gfp.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/notifier.h>
+#include <linux/page-flags.h>
+#include <linux/suspend.h>
 
 #include "driver.h"
 
@@ -16,6 +21,8 @@
 static DEFINE_XARRAY(pinfold_pool);
 static DEFINE_MUTEX(pinfold_pool_lock);
 static u64 pinfold_pool_frames;
+/* An image of the memory is being made, or is taking its place. */
+static bool pinfold_pool_closed;
 
 static struct page *pinfold_pool_alloc(unsigned int *order)
 {
@@ -38,6 +45,7 @@ static void pinfold_pool_free(struct page *page, unsigned long nr)
 
 	for (i = 0; i < nr; i++) {
 		xa_erase(&pinfold_pool, page_to_pfn(page) + i);
+		__folio_clear_offline(page_folio(page + i));
 		__free_page(page + i);
 	}
 }
@@ -46,6 +54,8 @@ static void pinfold_pool_free(struct page *page, unsigned long nr)
  * pinfold_pool_top_up - give EL2 a batch of frames
  *
  * The kernel must not touch them until pinfold_pool_drain() has them back.
+ *
+ * Return: 0; -ENOMEM; -EBUSY while the machine hibernates; what EL2 says.
  */
 int pinfold_pool_top_up(void)
 {
@@ -56,11 +66,17 @@ int pinfold_pool_top_up(void)
 	int ret;
 
 	mutex_lock(&pinfold_pool_lock);
+	if (pinfold_pool_closed) {
+		ret = -EBUSY;
+		goto out;
+	}
 	page = pinfold_pool_alloc(&order);
 	if (!page) {
 		ret = -ENOMEM;
 		goto out;
 	}
+	for (i = 0; i < BIT(order); i++)
+		__folio_set_offline(page_folio(page + i));
 	for (i = 0; i < BIT(order); i++) {
 		ret = xa_err(xa_store(&pinfold_pool, page_to_pfn(page) + i, xa_mk_value(0),
 				      GFP_KERNEL));
@@ -102,6 +118,7 @@ static bool pinfold_pool_take(unsigned long pfn)
 	pinfold_pool_frames--;
 	if (!pinfold_pool_frames)
 		module_put(THIS_MODULE);
+	__folio_clear_offline(pfn_folio(pfn));
 	__free_page(pfn_to_page(pfn));
 	return true;
 }
@@ -158,4 +175,53 @@ bool pinfold_pool_forget(unsigned long pfn)
 u64 pinfold_pool_size(void)
 {
 	return READ_ONCE(pinfold_pool_frames);
+}
+
+/*
+ * What EL2 has can neither be saved in an image nor be overwritten by one, and
+ * another EL2 would not know of it.
+ */
+static int pinfold_pool_pm_event(struct notifier_block *block, unsigned long event, void *data)
+{
+	int ret = 0;
+
+	mutex_lock(&pinfold_pool_lock);
+	switch (event) {
+	case PM_HIBERNATION_PREPARE:
+	case PM_RESTORE_PREPARE:
+		if (pinfold_pool_frames) {
+			pr_err("no hibernation: EL2 has %llu frames of the kernel's\n",
+			       pinfold_pool_frames);
+			ret = -EBUSY;
+			break;
+		}
+		pinfold_pool_closed = true;
+		break;
+	case PM_POST_HIBERNATION:
+	case PM_POST_RESTORE:
+		pinfold_pool_closed = false;
+		break;
+	}
+	mutex_unlock(&pinfold_pool_lock);
+	return notifier_from_errno(ret);
+}
+
+static struct notifier_block pinfold_pool_pm_block = {
+	.notifier_call = pinfold_pool_pm_event,
+};
+
+/**
+ * pinfold_pool_init - keep the machine from hibernating while EL2 has frames
+ */
+int pinfold_pool_init(void)
+{
+	return register_pm_notifier(&pinfold_pool_pm_block);
+}
+
+/**
+ * pinfold_pool_exit - undo pinfold_pool_init()
+ */
+void pinfold_pool_exit(void)
+{
+	unregister_pm_notifier(&pinfold_pool_pm_block);
 }

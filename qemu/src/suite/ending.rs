@@ -31,10 +31,38 @@ fn powered_off(console: &mut Console) -> Result<()> {
     Ok(())
 }
 
+/// Waits for the power-off of a machine whose kernel warns once of each of these, and of nothing else.
+pub(super) fn with_warnings(console: &mut Console, expected: &[&str]) -> Result<()> {
+    powered_off(console)?;
+    warned_of(console.seen(), expected)
+}
+
+fn warned_of(seen: &str, expected: &[&str]) -> Result<()> {
+    for warning in expected {
+        ensure!(
+            seen.contains(warning),
+            "the kernel does not warn: {warning}"
+        );
+    }
+    let warnings = seen.matches(WARNING).count();
+    ensure!(
+        warnings == expected.len(),
+        "the kernel warns {warnings} times, not {} times",
+        expected.len()
+    );
+    no_complaints(&seen.replace(WARNING, "").replace(BEFORE_WARNING, ""))
+}
+
+/// How a kernel's warnings begin.
+const WARNING: &str = "WARNING:";
+
+/// The line before.
+const BEFORE_WARNING: &str = "cut here ]";
+
 /// A run that a kernel or EL2 complains about is not a good one.
 fn no_complaints(seen: &str) -> Result<()> {
     const SIGNS: [&str; 17] = [
-        "WARNING:",
+        WARNING,
         "BUG:",
         "BUG ",
         "kernel BUG at",
@@ -42,7 +70,7 @@ fn no_complaints(seen: &str) -> Result<()> {
         "Unable to handle",
         "Internal error",
         "Kernel panic",
-        "cut here ]",
+        BEFORE_WARNING,
         "page dumped because",
         "corruption",
         "DEBUG_LOCKS_WARN_ON",
@@ -86,6 +114,16 @@ fn no_decoys(seen: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_warning_that_has_to_come_comes_alone() {
+        let one = "[ 1.0] ------------[ cut here ]------------\n[ 1.0] pfn 1 leaked\n[ 1.0] WARNING: CPU: 0\n";
+        assert!(warned_of(one, &["leaked"]).is_ok());
+        assert!(warned_of(one, &["freed"]).is_err());
+        assert!(warned_of("", &["leaked"]).is_err());
+        assert!(warned_of(&one.repeat(2), &["leaked"]).is_err());
+        assert!(warned_of(&format!("{one}[ 1.0] BUG: bad page"), &["leaked"]).is_err());
+    }
 
     #[test]
     fn complaints_are_found() {

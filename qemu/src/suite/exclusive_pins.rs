@@ -44,6 +44,8 @@ const WORK_ON_CONTENTS: [&str; 16] = [
 enum Place {
     /// Bare EL1: nobody takes the isolated pages away.
     Bare,
+    /// Bare EL1, and a driver makes mistakes: the kernel warns of these, once each.
+    BareWithMistakes,
     /// Under Pinfold: the kernel touches nothing that a guest has.
     Pinfold,
     /// Under Pinfold, and the kernel's gates are off: each touch gets a decoy, and EL2 says who it was.
@@ -58,7 +60,10 @@ struct Case {
     task: &'static str,
 }
 
-const CASES: [Case; 5] = [
+/// What the kernel says when an isolated page is unpinned, and when one is put that is still pinned.
+const MISTAKES: [&str; 2] = ["unpinned while isolated, leaking it", "freed while pinned"];
+
+const CASES: [Case; 6] = [
     Case {
         name: "selftest",
         place: Place::Bare,
@@ -70,6 +75,12 @@ const CASES: [Case; 5] = [
         place: Place::Bare,
         arguments: DIVIDED,
         task: "exclusive_pin",
+    },
+    Case {
+        name: "mistakes of a driver",
+        place: Place::BareWithMistakes,
+        arguments: "",
+        task: "exclusive_pin -l",
     },
     Case {
         name: "races",
@@ -111,7 +122,7 @@ fn run(bench: &Bench, host: &DebugHost, case: &Case, name: &str) -> Result<Tally
         arguments: format!("{ARGUMENTS} {} task=\"{}\"", case.arguments, case.task),
     };
     let boot = match case.place {
-        Place::Bare => Boot::Bare(modules),
+        Place::Bare | Place::BareWithMistakes => Boot::Bare(modules),
         Place::Pinfold | Place::PinfoldWithoutGates => Boot::Hypervisor {
             image: bench.products.pinfold.clone(),
             host: Some(modules),
@@ -126,6 +137,7 @@ fn run(bench: &Bench, host: &DebugHost, case: &Case, name: &str) -> Result<Tally
     console.expect("host: task ended", GUARD)?;
     match case.place {
         Place::Bare => ending::without_complaints(&mut console)?,
+        Place::BareWithMistakes => ending::with_warnings(&mut console, &MISTAKES)?,
         Place::Pinfold => ending::well(&mut console)?,
         Place::PinfoldWithoutGates => {
             ending::without_complaints(&mut console)?;
