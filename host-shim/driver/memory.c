@@ -212,8 +212,8 @@ out_unaccount:
  * Return: 0, also if another vCPU was faster; -EFAULT outside of the slots or
  * where nothing is mapped that can be pinned for long, -EBUSY if somebody else
  * holds the page, -ENOMEM also for RLIMIT_MEMLOCK, -EIO for memory that is
- * neither anonymous nor shmem, -EOPNOTSUPP for a folio that cannot be split,
- * -EINTR for a deadly signal while waiting.
+ * neither anonymous nor shmem, -EOPNOTSUPP for memory that has come after boot,
+ * whose pins are not counted, -EINTR for a deadly signal while waiting.
  */
 int pinfold_memory_fault(struct pinfold_vm *vm, u64 gfn)
 {

@@ -35,6 +35,10 @@ static int pinfold_wait_until(struct pinfold_vcpu *vcpu, u64 deadline)
 	return pinfold_wait(vcpu, ns_to_ktime(mul_u64_u64_div_u64(ticks, NSEC_PER_SEC, freq)));
 }
 
+/*
+ * KVM's documentation knows EFAULT and EHWPOISON beside KVM_EXIT_MEMORY_FAULT.
+ * A VMM may as well learn more: the errors of pinfold_memory_fault().
+ */
 static int pinfold_exit_memory_fault(struct pinfold_vcpu *vcpu, u64 gfn)
 {
 	struct kvm_run *run = vcpu->run;
