@@ -377,8 +377,11 @@ mod tests {
         on.push(("exclusive", "thp", 1, 2400.0));
         let base = costs(&base);
         assert!(exceeded(&base, &base, &costs(&on)).is_empty());
-        let dearer = costs(&[("pin_fast", "anon", 1, 101.0)]);
-        assert_eq!(exceeded(&base, &dearer, &costs(&on)).len(), 1);
+        for (batch, off, number) in [(1, 104.0, 0), (1, 105.0, 1), (512, 101.0, 1)] {
+            let base = costs(&[("pin_fast", "anon", batch, 100.0)]);
+            let off = costs(&[("pin_fast", "anon", batch, off)]);
+            assert_eq!(exceeded(&base, &off, &costs(&on)).len(), number);
+        }
         for dear in 0..on.len() {
             let mut on = on.clone();
             on[dear].3 *= 1.2;
