@@ -20,7 +20,7 @@ const GUARD: Duration = Duration::from_secs(600);
 /// Two runs that differ by less than this, in thousandths, cost the same: the measurement's unit is a microsecond.
 const ROUNDING: f64 = 2.0;
 
-/// Instructions of a call that are of gup_test's loop around it: the function is longer with the series, so the compiler
+/// Instructions of a call that are of `gup_test`'s loop around it: the function is longer with the series, so the compiler
 /// arranges it otherwise. What the kernel itself executes is compared function by function, in `mm/gup.o`.
 const OWN_LOOP: f64 = 4.0;
 
