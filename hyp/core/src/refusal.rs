@@ -18,6 +18,16 @@ pub struct Found {
     pub pin: u32,
 }
 
+impl Found {
+    /// The same, `frames` further on.
+    const fn further(self, frames: u64) -> Self {
+        Self {
+            index: self.index.saturating_add(frames),
+            ..self
+        }
+    }
+}
+
 /// Why a call was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refusal {
@@ -54,6 +64,28 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// The same, found in a part of the call's range that begins `frames` after its first frame.
+    #[must_use]
+    pub const fn further(self, frames: u64) -> Self {
+        match self {
+            Self::State(found) => Self::State(found.further(frames)),
+            Self::NotRam(found) => Self::NotRam(found.further(frames)),
+            Self::Poisoned(found) => Self::Poisoned(found.further(frames)),
+            Self::Busy(_)
+            | Self::OutOfMemory
+            | Self::Granule(_)
+            | Self::NotMapped(_)
+            | Self::Invalid
+            | Self::NotExclusivelyPinned(_)
+            | Self::NoPinTable(_)
+            | Self::NoSuchVm
+            | Self::NoSuchVcpu
+            | Self::WrongPhase
+            | Self::Exists(_)
+            | Self::Limit => self,
+        }
+    }
+
     /// The status that the caller sees, and what was found.
     #[must_use]
     pub const fn status(self) -> (Status, Found) {

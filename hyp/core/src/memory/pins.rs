@@ -42,7 +42,9 @@ impl<M: Machine> Memory<M> {
         let frames = first
             .and_then(|first| FrameRange::new(first, count))
             .ok_or(Refusal::Invalid)?;
-        self.folios.expect_host(frames)?;
+        self.folios
+            .expect_host(frames)
+            .map_err(|refusal| refusal.further(range.shared()))?;
         let needed = self
             .host
             .tables_needed(frames.identity(), Grain::Pages, &self.machine);

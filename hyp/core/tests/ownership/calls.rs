@@ -190,6 +190,26 @@ fn a_large_pin_table_takes_several_calls() {
 }
 
 #[test]
+fn the_failing_frame_is_named_in_every_step() {
+    let mut hypervisor = boot(FRAMES);
+    let (table, first) = (claim::Pfn(FIRST), claim::Pfn(RAM));
+    let (first_of_pool, count) = (claim::Pfn(FIRST + 300), claim::Count(1));
+    let gift = HostCall::PoolDonate {
+        first: first_of_pool,
+        count,
+    };
+    ok(call(&mut hypervisor, gift));
+    let register = HostCall::PinTableRegister {
+        table,
+        first,
+        frames: claim::Count(600 * 1024),
+    };
+    assert_eq!(status(call(&mut hypervisor, register)), Status::Again);
+    let x = call(&mut hypervisor, register);
+    assert_eq!((status(x), x[2]), (Status::NotPermitted, 300));
+}
+
+#[test]
 fn handles_and_phases() {
     let mut world = World::new(FRAMES);
     let vm = create(&mut world);
