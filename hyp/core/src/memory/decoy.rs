@@ -160,7 +160,9 @@ impl<M: Machine> Memory<M> {
             Content::Vacant,
             &mut reserve,
         );
-        if let Some(place) = self.decoys.spare.iter_mut().find(|place| place.is_none()) {
+        let table_became_free = folio.order == Order::BLOCK;
+        let place = self.decoys.spare.iter_mut().find(|place| place.is_none());
+        if let Some(place) = place.filter(|_| table_became_free) {
             *place = self.machine.allocate_table();
         }
     }

@@ -429,6 +429,19 @@ fn decoys_are_zero_and_go() {
 }
 
 #[test]
+fn decoys_take_no_more_tables_than_were_put_aside() {
+    let mut world = World::new(FRAMES);
+    let vm = create(&mut world);
+    ok(donate(&mut world, vm, 0, 1, 9));
+    ok(donate(&mut world, vm, 512, 20, 0));
+    let tables = world.machine().tables_in_use();
+    for offset in [512, 0, 513, 514, 515, 516, 1, 517, 518, 519, 520, 2] {
+        assert_eq!(touch(&mut world, FIRST + offset), HostAbortOutcome::Decoy);
+        assert_eq!(world.machine().tables_in_use(), tables, "at {offset}");
+    }
+}
+
+#[test]
 fn a_gib_of_ram_is_one_block_again() {
     const GIB: u64 = 1 << 18;
     let mut hypervisor = boot(3 * GIB);
