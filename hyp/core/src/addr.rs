@@ -260,6 +260,15 @@ impl<S: Space> FrameRange<S> {
         }
     }
 
+    /// These frames and the one after them, if there is one.
+    #[must_use]
+    pub const fn longer(self) -> Self {
+        match Self::new(self.first, self.count.saturating_add(1)) {
+            Some(longer) => longer,
+            None => self,
+        }
+    }
+
     /// The first frame.
     #[must_use]
     pub const fn first(self) -> Frame<S> {

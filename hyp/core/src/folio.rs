@@ -434,7 +434,8 @@ impl FolioArray {
         order: Order,
         to: FolioState,
     ) {
-        self.census.take(from, range.count());
+        self.census
+            .take(from, seeded!(CensusDrifts, 0, range.count()));
         self.census.add(to.number(), range.count());
         let tail = Folio::tail(order);
         let size = usize::try_from(order.frames()).unwrap_or(1);
@@ -509,7 +510,7 @@ impl FolioArray {
         const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
         const PRIME: u64 = 0x0100_0000_01b3;
         self.words(range).iter().fold(OFFSET, |hash, folio| {
-            (hash ^ folio.word()).wrapping_mul(PRIME)
+            (hash ^ seeded!(DigestsNothing, 0, folio.word())).wrapping_mul(PRIME)
         })
     }
 }

@@ -84,7 +84,7 @@ impl Counters {
             | Counter::FramesWiped
             | Counter::Decoys => return,
         };
-        *place = place.wrapping_add(1);
+        *place = place.wrapping_add(seeded!(CountsTwice, 2, 1));
     }
 }
 
@@ -134,11 +134,12 @@ impl<M: Machine> Hypervisor<M> {
             Entry::Leaf(_)
         );
         let may_fetch = self.memory.folios().whole(gfn.identity()).state == FolioState::Host;
-        if is_mapped && (may_fetch || !abort.instruction) {
+        if is_mapped && (may_fetch || !abort.instruction) && !mutant!(NeverRetries) {
             return HostAbortOutcome::Retry;
         }
-        let by_kernel = abort.far_is_kernel && !abort.from_el0 && !abort.instruction;
-        if by_kernel && self.memory.map_decoy(gfn.identity()).is_ok() {
+        let is_kernel = abort.far_is_kernel && !abort.from_el0 || mutant!(DecoyForProcess);
+        let by_kernel = is_kernel && !abort.instruction;
+        if by_kernel && !mutant!(NoDecoys) && self.memory.map_decoy(gfn.identity()).is_ok() {
             return HostAbortOutcome::Decoy;
         }
         self.counters.count(Counter::HostAborts);
@@ -152,7 +153,9 @@ impl<M: Machine> Hypervisor<M> {
             vm.memory.stage2.sever(&mut self.memory.machine);
             vm.vcpus.forget_registers();
         }
-        self.memory.wipe_what_guests_own();
+        if !mutant!(EndsUnwiped) {
+            self.memory.wipe_what_guests_own();
+        }
     }
 
     /// The value of a counter.

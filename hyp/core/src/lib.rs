@@ -13,6 +13,9 @@ extern crate alloc;
 #[cfg(any(test, feature = "test-machine"))]
 extern crate std;
 
+#[macro_use]
+pub mod mutant;
+
 pub mod addr;
 pub mod call;
 pub mod exit;

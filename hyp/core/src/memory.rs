@@ -147,7 +147,11 @@ impl<M: Machine> Memory<M> {
         for ram in layout.ram {
             memory.map_at_boot(*ram, true)?;
         }
-        for range in layout.hyp.iter().chain(layout.holes) {
+        for range in layout
+            .hyp
+            .iter()
+            .chain(seeded!(HolesStay, &[], layout.holes))
+        {
             memory.map_at_boot(*range, false)?;
         }
         Ok(memory)
@@ -231,7 +235,7 @@ impl<M: Machine> Memory<M> {
     /// Refuses when the pool has no room for an object and its floor.
     pub(crate) fn expect_room(&self, frames: u64) -> Result<(), Refusal> {
         let wanted = stage2::FLOOR.saturating_add(frames);
-        if self.machine.pool_free() < wanted {
+        if self.machine.pool_free() < wanted || mutant!(NoRoom) {
             Err(Refusal::OutOfMemory)
         } else {
             Ok(())
@@ -293,7 +297,9 @@ impl<M: Machine> Memory<M> {
 
     /// Wipes one frame.
     fn wipe(&mut self, frame: Pfn) {
-        self.machine.wipe(frame);
+        if !mutant!(SkipsWipe) {
+            self.machine.wipe(frame);
+        }
         self.tally.wiped = self.tally.wiped.wrapping_add(1);
     }
 }

@@ -64,7 +64,8 @@ impl PinRange {
         let mut expected = pin_word::donatable(order.raw());
         for (pfn, index) in FrameRange::folio(head, order).frames().zip(0..) {
             match self.word(pfn, machine) {
-                Some(word) if word == expected => expected = 0,
+                Some(_) if mutant!(IgnoresTails) && expected == 0 => {}
+                Some(word) if (word ^ expected) & bits_that_count() == 0 => expected = 0,
                 Some(word) => return Verdict::Other { index, word },
                 None => return Verdict::Unknown,
             }
@@ -73,7 +74,7 @@ impl PinRange {
     }
 
     fn overlaps(&self, other: &Self) -> bool {
-        self.frames.overlaps(other.frames)
+        self.frames.overlaps(other.frames) && !mutant!(PinsOverlap)
     }
 
     fn word<M: Machine>(&self, pfn: Pfn, machine: &M) -> Option<u32> {
@@ -162,7 +163,8 @@ impl PinTable {
         let found = words.find(|(_, word)| *word != 0);
         let (head, word) = found.unwrap_or((pfn, own));
         let speaks_for_it = |order: Order| {
-            word == pin_word::donatable(order.raw()) && pfn.align_down(order) == head
+            word == pin_word::donatable(order.raw())
+                && (pfn.align_down(order) == head || mutant!(AnyWordSpeaks))
         };
         if orders().any(speaks_for_it) {
             Verdict::Exclusive
@@ -170,6 +172,14 @@ impl PinTable {
             Verdict::Other { index: 0, word }
         }
     }
+}
+
+/// The bits of a pin word that count: all of them.
+fn bits_that_count() -> u32 {
+    let order = seeded!(IgnoresPinOrder, pin_word::ORDER_MASK, 0);
+    let isolation = seeded!(IgnoresIsolation, pin_word::ISOLATED, 0);
+    let count = seeded!(IgnoresPinCount, pin_word::COUNT_MASK, 0);
+    !(order | isolation | count)
 }
 
 /// All orders that a folio can have.

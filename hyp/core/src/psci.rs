@@ -240,7 +240,7 @@ impl PowerStates {
         };
         match *state {
             Power::Absent => PsciOutcome::Return(error(INVALID_PARAMETERS)),
-            Power::On => PsciOutcome::Return(error(ALREADY_ON)),
+            Power::On => PsciOutcome::Return(seeded!(OnTwice, SUCCESS, error(ALREADY_ON))),
             Power::Starting { .. } => PsciOutcome::Return(error(ON_PENDING)),
             Power::Off => {
                 *state = Power::Starting { entry, argument };

@@ -71,6 +71,9 @@ impl<M: Machine> Hypervisor<M> {
         if let (Awaited::Share(gfn), 1..) = (vcpu.awaited, answer) {
             decline_share(&mut self.memory, &mut vm.memory, &mut vcpu, gfn);
         }
+        if mutant!(ForgetsRegisters) {
+            vcpu.context = GuestContext::default();
+        }
         vcpu.accept(answer);
         vcpu.ran = true;
         Ok(RunStart::Enter(LoadedVcpu {
@@ -107,6 +110,7 @@ impl<M: Machine> Hypervisor<M> {
     ) -> Resumption {
         self.counters.count(Counter::GuestExits);
         match exit {
+            Exit::Interrupt if mutant!(SwallowsInterrupts) => Resumption::Guest,
             Exit::Interrupt => Resumption::Host(VcpuExit::Interrupt),
             Exit::FloatingPoint => Resumption::GuestWithFloatingPoint,
             Exit::Timer => {
@@ -217,7 +221,10 @@ impl<M: Machine> Hypervisor<M> {
         match GuestCall::decode(conduit, context.arguments()) {
             GuestCall::Query(answer) => context.answer(answer),
             GuestCall::Malformed => context.answer([INVALID_PARAMETER, 0, 0, 0]),
-            GuestCall::Unknown => context.answer([NOT_SUPPORTED, 0, 0, 0]),
+            GuestCall::Unknown => {
+                let answer = seeded!(UnknownGuestCallSucceeds, SUCCESS, NOT_SUPPORTED);
+                context.answer([answer, 0, 0, 0]);
+            }
             GuestCall::Psci(call) => return self.power(loaded, call, processor),
             GuestCall::Share(gfn) => return self.share(loaded, gfn),
             GuestCall::Unshare(gfn) => return self.unshare(loaded, gfn),
@@ -239,7 +246,7 @@ impl<M: Machine> Hypervisor<M> {
                     count: 1,
                 })
             }
-            Err(Refusal::NotMapped(_)) if vm.memory.is_ram(gfn) => {
+            Err(Refusal::NotMapped(_)) if vm.memory.is_ram(gfn) && !mutant!(MissingIsInvalid) => {
                 context.repeat_call();
                 Resumption::Host(VcpuExit::MemoryFault {
                     gfn: gfn.raw(),
@@ -248,7 +255,8 @@ impl<M: Machine> Hypervisor<M> {
                 })
             }
             Err(_) => {
-                context.answer([INVALID_PARAMETER, 0, 0, 0]);
+                let answer = seeded!(RefusedShareSucceeds, SUCCESS, INVALID_PARAMETER);
+                context.answer([answer, 0, 0, 0]);
                 Resumption::Guest
             }
         }
@@ -277,7 +285,8 @@ impl<M: Machine> Hypervisor<M> {
                 })
             }
             Err(_) => {
-                context.answer([INVALID_PARAMETER, 0, 0, 0]);
+                let answer = seeded!(RefusedUnshareSucceeds, SUCCESS, INVALID_PARAMETER);
+                context.answer([answer, 0, 0, 0]);
                 Resumption::Guest
             }
         }
@@ -300,16 +309,18 @@ impl<M: Machine> Hypervisor<M> {
             }
             PsciOutcome::Started { index } => {
                 context.answer([SUCCESS, 0, 0, 0]);
+                let index = seeded!(StartsUntold, 0, index);
                 Resumption::Host(VcpuExit::CpuOn { index })
             }
             PsciOutcome::Standby => {
                 context.answer([SUCCESS, 0, 0, 0]);
                 self.standby(loaded, processor)
             }
+            PsciOutcome::Off if mutant!(OffIsInterrupt) => Resumption::Host(VcpuExit::Interrupt),
             PsciOutcome::Off => Resumption::Host(VcpuExit::PoweredOff),
             PsciOutcome::System(event) => {
                 vm.vcpus.system = Some(event);
-                Resumption::Host(event.into())
+                Resumption::Host(seeded!(EndUntold, VcpuExit::Interrupt, event.into()))
             }
         }
     }
@@ -348,7 +359,7 @@ impl<M: Machine> Hypervisor<M> {
         };
         let fault = abort.fault;
         if fault.kind == FaultKind::Translation && is_ram(vm, fault.ipa) {
-            if is_mapped(&self.memory, vm, fault.ipa) {
+            if is_mapped(&self.memory, vm, fault.ipa) && !mutant!(FaultsAgain) {
                 return Resumption::Guest;
             }
             let write = abort.write || fault.table_walk;
@@ -379,10 +390,12 @@ impl<M: Machine> Hypervisor<M> {
             ..
         } = access;
         if access.write {
-            let value = loaded.vcpu.context.register(register) & access.mask();
+            let value = loaded.vcpu.context.register(register)
+                & seeded!(StoreLeaks, u64::MAX, access.mask());
             return Resumption::Host(VcpuExit::MmioWrite { ipa, width, value });
         }
         loaded.vcpu.awaited = Awaited::Load(access);
+        let width = seeded!(ReadsWide, 8, width);
         Resumption::Host(VcpuExit::MmioRead { ipa, width })
     }
 
@@ -417,7 +430,8 @@ impl<M: Machine> Hypervisor<M> {
         let Ok(vm) = self.vms.get(loaded.vm) else {
             return loaded.crash(0);
         };
-        if fault.kind == FaultKind::Translation && is_ram(vm, fault.ipa) {
+        let is_ram = is_ram(vm, fault.ipa) || mutant!(FetchesAnywhere);
+        if fault.kind == FaultKind::Translation && is_ram {
             if is_mapped(&self.memory, vm, fault.ipa) {
                 return Resumption::Guest;
             }
@@ -425,7 +439,7 @@ impl<M: Machine> Hypervisor<M> {
             return Resumption::Host(VcpuExit::MemoryFault {
                 gfn,
                 write: fault.table_walk,
-                execute: true,
+                execute: !mutant!(FetchIsLoad),
             });
         }
         loaded.inject(Injection::instruction_abort(
@@ -440,17 +454,22 @@ const AFFINITY_RES1: u64 = 1 << 31;
 
 /// Why vCPU `index` does not run now, if it does not; a vCPU that another one started gets its reset values.
 fn reason_to_stop(vm: &mut Vm, index: usize, vcpu: &mut Vcpu) -> Option<VcpuExit> {
-    if let Some(event) = vm.vcpus.system {
+    if let Some(event) = vm.vcpus.system
+        && !mutant!(RunsOn)
+    {
         return Some(event.into());
     }
-    if let Some(esr) = vcpu.crashed {
+    if let Some(esr) = vcpu.crashed
+        && !mutant!(RunsCrashed)
+    {
         return Some(VcpuExit::Crashed { esr });
     }
     match vm.vcpus.power.power(index) {
+        Power::Off if vcpu.ran && mutant!(RunsOff) => None,
         Power::Absent | Power::Off => Some(VcpuExit::PoweredOff),
         Power::Starting { .. } => {
             if let Some((entry, argument)) = vm.vcpus.power.take_start(index) {
-                *vcpu = Vcpu::started(entry, argument);
+                *vcpu = Vcpu::started(seeded!(StartsElsewhere, 0, entry), argument);
             }
             None
         }
@@ -466,7 +485,9 @@ fn decline_share<M: Machine>(
     vcpu: &mut Vcpu,
     gfn: Gfn,
 ) {
-    if memory.unshare(guest, gfn).map(Unshare::commit).is_ok() {
+    let is_undone = memory.unshare(guest, gfn).map(Unshare::commit).is_ok();
+    let is_told = seeded!(DeclineUntold, false, is_undone);
+    if is_told || mutant!(DeclineAlwaysTold) {
         vcpu.context.answer([INVALID_PARAMETER, 0, 0, 0]);
     }
 }
@@ -502,14 +523,16 @@ impl Vcpu {
     fn accept(&mut self, answer: u64) {
         match core::mem::take(&mut self.awaited) {
             Awaited::Nothing | Awaited::Share(_) => {}
-            Awaited::Load(access) => self
-                .context
-                .set_register(access.register, access.extend(answer)),
+            Awaited::Load(access) => self.context.set_register(
+                access.register,
+                seeded!(AnswerUncut, answer, access.extend(answer)),
+            ),
             // The call is repeated, and looks at the pin word again.
-            Awaited::Unshare if answer == 0 => {}
+            Awaited::Unshare if answer == 0 && !mutant!(AgreementIsDecline) => {}
             Awaited::Unshare => {
                 self.context.skip_instruction();
-                self.context.answer([INVALID_PARAMETER, 0, 0, 0]);
+                let answer = seeded!(DeclinedUnshareSucceeds, SUCCESS, INVALID_PARAMETER);
+                self.context.answer([answer, 0, 0, 0]);
             }
         }
     }
@@ -522,6 +545,7 @@ impl LoadedVcpu {
     }
 
     fn crash(&mut self, esr: u64) -> Resumption {
+        let esr = seeded!(CrashUnclassed, 0, esr);
         self.vcpu.crashed = Some(esr);
         Resumption::Host(VcpuExit::Crashed { esr })
     }

@@ -394,7 +394,7 @@ impl Stage2 {
         chunk: FrameRange<Intermediate>,
         tables: &mut Tables<'_, M>,
     ) {
-        if self.write_pages(table, chunk, Content::Vacant, tables) {
+        if self.write_pages(table, chunk, Content::Vacant, tables) && !mutant!(SkipsFlush) {
             tables.machine.invalidate(Scope::Range(self.vmid, chunk));
         }
     }
@@ -467,6 +467,7 @@ impl Stage2 {
     fn collapse<M: Machine>(&self, cell: Cell, tables: &mut Tables<'_, M>) {
         if let Entry::Table(table) = cell.entry(tables.machine)
             && tables.folios.entries(table) == 0
+            && !mutant!(NeverCollapses)
         {
             self.replace(
                 cell,
@@ -485,13 +486,17 @@ impl Stage2 {
             Entry::Leaf(_) => 1,
             Entry::Table(_) => cell.level.frames(),
         };
-        if let Some(range) = FrameRange::new(cell.first, reach) {
+        if let Some(range) = FrameRange::new(cell.first, reach)
+            && !mutant!(SkipsBreak)
+        {
             self.write(cell, Descriptor::VACANT, tables);
             tables.machine.invalidate(Scope::Range(self.vmid, range));
         }
         if let Entry::Table(table) = old {
             tables.folios.set_entries(table, 0);
-            tables.machine.free_table(table);
+            if !mutant!(LeaksTables) {
+                tables.machine.free_table(table);
+            }
         }
         tables.machine.publish();
         self.write(cell, new, tables);

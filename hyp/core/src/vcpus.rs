@@ -61,11 +61,12 @@ impl Vcpus {
     /// Creates vCPU `index` out of reset, `off` or on.
     pub fn create(&mut self, index: usize, powered_off: bool) -> Result<(), Refusal> {
         let slot = Self::slot(&mut self.slots, self.count, index)?;
-        if !matches!(slot, Slot::Absent) {
+        if !matches!(slot, Slot::Absent) && !mutant!(VcpuTwice) {
             return Err(Refusal::Exists(Found::default()));
         }
         *slot = Slot::Present(Owned::try_new(Vcpu::reset()).ok_or(Refusal::OutOfMemory)?);
-        self.power.create(index, powered_off);
+        self.power
+            .create(index, powered_off && !mutant!(CreatedRunning));
         Ok(())
     }
 
@@ -74,12 +75,15 @@ impl Vcpus {
         let vcpu = match Self::slot(&mut self.slots, self.count, index)? {
             Slot::Absent => return Err(Refusal::NoSuchVcpu),
             Slot::Loaded => return Err(Refusal::Busy(Found::default())),
-            Slot::Present(vcpu) if vcpu.ran => return Err(Refusal::WrongPhase),
+            Slot::Present(vcpu) if vcpu.ran && !mutant!(SetsAfterRun) => {
+                return Err(Refusal::WrongPhase);
+            }
             Slot::Present(vcpu) => vcpu,
         };
         match u8::try_from(register) {
             Ok(number @ 0..=30) => vcpu.context.set_register(number, value),
-            Ok(32) => vcpu.context.pc = value,
+            Ok(32) => vcpu.context.pc = seeded!(PcUnset, 0, value),
+            _ if mutant!(AnyRegister) => {}
             _ => return Err(Refusal::Invalid),
         }
         Ok(())
@@ -96,6 +100,7 @@ impl Vcpus {
         let slot = Self::slot(&mut self.slots, self.count, index)?;
         match core::mem::replace(slot, Slot::Loaded) {
             Slot::Present(vcpu) => Ok(vcpu),
+            Slot::Loaded if mutant!(LoadedIsGone) => Err(Refusal::NoSuchVcpu),
             Slot::Loaded => Err(Refusal::Busy(Found::default())),
             Slot::Absent => {
                 *slot = Slot::Absent;
@@ -137,7 +142,7 @@ impl Vcpus {
     ) -> Result<&mut Slot, Refusal> {
         slots
             .iter_mut()
-            .take(count)
+            .take(seeded!(AnyVcpuIndex, MAX_VCPUS, count))
             .nth(index)
             .ok_or(Refusal::NoSuchVcpu)
     }

@@ -74,8 +74,8 @@ impl Vgic {
             (Some(end), Some(other_end)) => end <= redistributors || other_end <= distributor,
             _ => false,
         };
-        let fits = aligned && apart;
-        if fits {
+        let fits = aligned && apart || mutant!(GicAnywhere);
+        if fits && !mutant!(GicForgotten) {
             self.frames = Some((distributor, redistributors));
         }
         fits

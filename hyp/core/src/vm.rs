@@ -123,21 +123,21 @@ impl GuestMemory {
         self.regions.iter().any(|region| region.covers(range))
     }
 
-    /// Makes `region` guest RAM.
+    /// Makes `region`, which is within reach, guest RAM.
     fn add_region(&mut self, region: FrameRange<Intermediate>) -> Result<(), Refusal> {
-        if !Stage2::reaches(region) {
-            return Err(Refusal::Invalid);
-        }
-        if self.regions.iter().any(|other| other.overlaps(region)) {
+        let is_taken = self.regions.iter().any(|other| other.overlaps(region));
+        if is_taken && !mutant!(RegionsOverlap) {
             return Err(Refusal::Exists(Found::default()));
         }
-        if self.regions.len() >= limit::MAX_REGIONS {
+        if self.regions.len() >= limit::MAX_REGIONS && !mutant!(SeventeenRegions) {
             return Err(Refusal::Limit);
         }
         self.regions
             .try_reserve_exact(1)
             .map_err(|_| Refusal::OutOfMemory)?;
-        self.regions.push(region);
+        if !mutant!(RegionForgotten) {
+            self.regions.push(region);
+        }
         Ok(())
     }
 }
@@ -176,6 +176,7 @@ impl Vm {
     pub(crate) fn expect_created(&mut self) -> Result<&mut Self, Refusal> {
         match self.phase {
             Phase::Created => Ok(self),
+            Phase::Live | Phase::Dying if mutant!(ConfiguresStarted) => Ok(self),
             Phase::Live | Phase::Dying => Err(Refusal::WrongPhase),
         }
     }
@@ -184,6 +185,7 @@ impl Vm {
     pub(crate) fn expect_live(&mut self) -> Result<&mut Self, Refusal> {
         match self.phase {
             Phase::Live => Ok(self),
+            Phase::Created | Phase::Dying if mutant!(RunsAnyPhase) => Ok(self),
             Phase::Created | Phase::Dying => Err(Refusal::WrongPhase),
         }
     }
@@ -192,6 +194,7 @@ impl Vm {
     pub(crate) fn expect_not_dying(&mut self) -> Result<&mut Self, Refusal> {
         match self.phase {
             Phase::Created | Phase::Live => Ok(self),
+            Phase::Dying if mutant!(GivesToDying) => Ok(self),
             Phase::Dying => Err(Refusal::WrongPhase),
         }
     }
@@ -200,6 +203,7 @@ impl Vm {
     pub(crate) fn expect_dying(&mut self) -> Result<&mut Self, Refusal> {
         match self.phase {
             Phase::Dying => Ok(self),
+            Phase::Created | Phase::Live if mutant!(ReclaimsFromLiving) => Ok(self),
             Phase::Created | Phase::Live => Err(Refusal::WrongPhase),
         }
     }
@@ -211,16 +215,19 @@ impl Vm {
 
     /// Seals the configuration.
     pub(crate) fn start(&mut self) -> Result<(), Refusal> {
-        self.expect_created()?.phase = Phase::Live;
+        self.expect_created()?.phase = seeded!(StartsNothing, Phase::Created, Phase::Live);
         Ok(())
     }
 
     /// Begins the teardown. Beginning it again is no error, so that a driver may repeat it.
     pub(crate) fn begin_teardown(&mut self) -> Result<(), Refusal> {
-        if self.vcpus.any_loaded() {
+        if self.vcpus.any_loaded() && !mutant!(TeardownWhileLoaded) {
+            if mutant!(DyingThoughBusy) {
+                self.phase = Phase::Dying;
+            }
             return Err(Refusal::Busy(Found::default()));
         }
-        self.phase = Phase::Dying;
+        self.phase = seeded!(TeardownForgotten, self.phase, Phase::Dying);
         Ok(())
     }
 }
@@ -259,19 +266,15 @@ impl VmTable {
             .get_mut(usize::from(handle.slot().raw()))
             .ok_or(Refusal::NoSuchVm)?;
         match &mut slot.vm {
-            Some(vm) if vm.handle == handle => Ok(vm),
+            Some(vm) if vm.handle == handle || mutant!(TakesStaleHandle) => Ok(vm),
             Some(_) | None => Err(Refusal::NoSuchVm),
         }
     }
 
-    /// The handle of the VM in `slot`.
+    /// The VM in `slot`, to be looked at.
     #[must_use]
-    pub fn handle_in(&self, slot: VmSlot) -> Option<VmHandle> {
-        self.slots
-            .get(usize::from(slot.raw()))?
-            .vm
-            .as_ref()
-            .map(|vm| vm.handle)
+    pub fn in_slot(&self, slot: VmSlot) -> Option<&Vm> {
+        self.slots.get(usize::from(slot.raw()))?.vm.as_deref()
     }
 
     /// A handle for the next VM, in the lowest free slot.
@@ -279,11 +282,11 @@ impl VmTable {
         let (slot, place) = (0_u32..)
             .zip(&self.slots)
             .find(|(_, place)| place.vm.is_none())
-            .ok_or(Refusal::Limit)?;
+            .ok_or(seeded!(FullIsInvalid, Refusal::Invalid, Refusal::Limit))?;
         let generation = if place.generation >= LAST_GENERATION {
             1
         } else {
-            place.generation.wrapping_add(1)
+            seeded!(HandleComesBack, 1, place.generation.wrapping_add(1))
         };
         Ok(VmHandle(generation << 8 | slot))
     }

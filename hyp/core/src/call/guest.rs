@@ -64,7 +64,9 @@ impl GuestCall {
             SMCCC_ARCH_FEATURES => Self::Query([arch_features(word(first)), 0, 0, 0]),
             UUID => Self::Query(KVM_UUID),
             FEATURES => Self::Query([OFFERED_FEATURES, 0, 0, 0]),
-            HYP_MEMINFO if first | second | third == 0 => Self::Query([GRANULE, 0, 0, 0]),
+            HYP_MEMINFO if first | second | third == 0 => {
+                Self::Query([seeded!(LargeGranule, 16 * GRANULE, GRANULE), 0, 0, 0])
+            }
             HYP_MEMINFO => Self::Malformed,
             MEM_SHARE => shareable(first, second | third).map_or(Self::Malformed, Self::Share),
             MEM_UNSHARE => shareable(first, second | third).map_or(Self::Malformed, Self::Unshare),
@@ -77,7 +79,8 @@ impl GuestCall {
 /// The frame that a sharing call names: aligned, and nothing else in the other arguments.
 fn shareable(ipa: u64, others: u64) -> Option<Gfn> {
     let ipa = Ipa::new(ipa)?;
-    (ipa.is_aligned(GRANULE) && others == 0).then(|| ipa.frame())
+    let is_aligned = ipa.is_aligned(GRANULE) || mutant!(SharesUnaligned);
+    (is_aligned && others == 0).then(|| ipa.frame())
 }
 
 /// `SMCCC_ARCH_FEATURES`: what is there. No workaround is, since no processor that we run on needs one from us.

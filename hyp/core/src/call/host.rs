@@ -97,7 +97,8 @@ impl CallRegisters {
 
     fn refuse(&mut self, refusal: Refusal) {
         let (status, Found { index, folio, pin }) = refusal.status();
-        self.set([SMCCC_SUCCESS, status.number(), index, folio, u64::from(pin)]);
+        let pin = seeded!(HidesPinWord, 0, u64::from(pin));
+        self.set([SMCCC_SUCCESS, status.number(), index, folio, pin]);
     }
 }
 
@@ -106,16 +107,22 @@ impl<M: Machine> Hypervisor<M> {
     pub fn host_call(&mut self, registers: &mut CallRegisters, cpu: usize) -> HostCallOutcome {
         let [function, argument, ..] = registers.arguments();
         match function {
-            UUID_FUNCTION => registers.set(UUID_WORDS.map(u64::from)),
+            UUID_FUNCTION if !mutant!(NoUuid) => registers.set(UUID_WORDS.map(u64::from)),
             SMCCC_VERSION => registers.set([OFFERED_SMCCC]),
-            SMCCC_ARCH_FEATURES => registers.set([arch_features(argument)]),
+            SMCCC_ARCH_FEATURES if !mutant!(NoArchFeatures) => {
+                registers.set([arch_features(argument)]);
+            }
             _ => match HostCall::decode(registers.arguments()) {
                 Some(call) if cfg!(feature = "debug-calls") || !call.is_debug() => {
                     return self.answer(call, registers, cpu);
                 }
                 Some(_) | None => {
                     self.counters.count(Counter::UnknownCalls);
-                    registers.set([SMCCC_NOT_SUPPORTED]);
+                    registers.set([seeded!(
+                        UnknownCallSucceeds,
+                        SMCCC_SUCCESS,
+                        SMCCC_NOT_SUPPORTED
+                    )]);
                 }
             },
         }
@@ -143,7 +150,7 @@ impl<M: Machine> Hypervisor<M> {
                     .iter_mut()
                     .skip(2)
                     .zip(results)
-                    .take(count)
+                    .take(seeded!(ClearsSpareResults, 6, count))
                     .for_each(|(register, result)| *register = result);
             }
             Err(refusal) => {
@@ -156,7 +163,7 @@ impl<M: Machine> Hypervisor<M> {
 
     fn perform(&mut self, call: HostCall, cpu: usize) -> Result<Reply, Refusal> {
         match call {
-            HostCall::Version {} => Ok(Reply::done([VERSION])),
+            HostCall::Version {} => Ok(Reply::done([seeded!(WrongVersion, 0, VERSION)])),
             HostCall::Features {} => Ok(self.features()),
             HostCall::PinTableRegister {
                 table,
@@ -220,7 +227,7 @@ impl<M: Machine> Hypervisor<M> {
             bits,
             limit::MAX_VMS,
             limit::MAX_VCPUS,
-            limit::MAX_FRAMES,
+            seeded!(PromisesMore, 1024, limit::MAX_FRAMES),
             self.el2_kib,
         ])
     }
@@ -231,8 +238,11 @@ impl<M: Machine> Hypervisor<M> {
         first: claim::Pfn,
         frames: claim::Count,
     ) -> Result<Reply, Refusal> {
-        let range =
-            PinRange::new(frame(table.0)?, frame(first.0)?, frames.0).ok_or(Refusal::Invalid)?;
+        let range = PinRange::new(frame(table.0)?, frame(first.0)?, frames.0).ok_or(seeded!(
+            EmptyIsLimit,
+            Refusal::Limit,
+            Refusal::Invalid
+        ))?;
         Ok(Reply::progress(self.memory.register_pins(range)?.commit()))
     }
 
@@ -244,7 +254,8 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     fn create_vm(&mut self, flags: claim::Flags, vcpus: claim::Count) -> Result<Reply, Refusal> {
-        if flags.0 != VM_PROTECTED || !(1..=limit::MAX_VCPUS).contains(&vcpus.0) {
+        let is_known = flags.0 == VM_PROTECTED || mutant!(CreatesOrdinary);
+        if !is_known || !(1..=limit::MAX_VCPUS).contains(&vcpus.0) {
             return Err(Refusal::Invalid);
         }
         let count = usize::try_from(vcpus.0).map_err(|_| Refusal::Invalid)?;
@@ -268,7 +279,7 @@ impl<M: Machine> Hypervisor<M> {
     ) -> Result<Reply, Refusal> {
         self.memory.expect_room(1)?;
         let region = range(first.0, count)?;
-        if !Stage2::reaches(region) {
+        if !Stage2::reaches(region) && !mutant!(RegionBeyondReach) {
             return Err(Refusal::Invalid);
         }
         self.vm(vm)?.add_region(region).map(|()| Reply::done([]))
@@ -293,13 +304,16 @@ impl<M: Machine> Hypervisor<M> {
         let vm = self.vm(vm)?.expect_dying()?;
         let (handle, owned) = (vm.handle, vm.memory.owned_frames());
         if owned != 0 {
-            return Err(Refusal::Busy(Found {
+            let busy = Refusal::Busy(Found {
                 index: owned,
                 folio: 0,
                 pin: 0,
-            }));
+            });
+            return seeded!(OwnersMayGo, Ok(Reply::done([])), Err(busy));
         }
-        if let Some(vm) = self.vms.remove(handle) {
+        if let Some(vm) = self.vms.remove(handle)
+            && !mutant!(RootLeaks)
+        {
             self.memory
                 .destroy_root(vm.memory.stage2.root(), vm.memory.stage2.vmid());
         }
@@ -312,7 +326,7 @@ impl<M: Machine> Hypervisor<M> {
         vcpu: claim::VcpuIndex,
         flags: claim::Flags,
     ) -> Result<Reply, Refusal> {
-        if flags.0 & !VCPU_POWERED_OFF != 0 {
+        if flags.0 & !VCPU_POWERED_OFF != 0 && !mutant!(AnyVcpuFlag) {
             return Err(Refusal::Invalid);
         }
         self.memory.expect_room(ROOM_FOR_VCPU)?;
@@ -332,7 +346,9 @@ impl<M: Machine> Hypervisor<M> {
         let handle = handle(vm)?;
         match self.begin_run(handle, vcpu.0, answer.0, cpu)? {
             RunStart::Enter(loaded) => {
-                self.memory.forget_decoys_of(handle.slot());
+                if !mutant!(DecoyOutlivesRun) {
+                    self.memory.forget_decoys_of(handle.slot());
+                }
                 Ok(Reply::Run(loaded))
             }
             RunStart::Stop(exit) => Ok(Reply::Stopped(exit)),
@@ -384,24 +400,29 @@ impl<M: Machine> Hypervisor<M> {
         level: claim::Number,
     ) -> Result<Reply, Refusal> {
         let vm = self.vm(vm)?.expect_not_dying()?;
-        if !(limit::MIN_SPI..=limit::MAX_SPI).contains(&intid.0) || level.0 > 1 {
+        if !(limit::MIN_SPI..=limit::MAX_SPI).contains(&intid.0)
+            || level.0 > 1 && !mutant!(AnyLevel)
+        {
             return Err(Refusal::Invalid);
         }
         let intid = u32::try_from(intid.0).map_err(|_| Refusal::Invalid)?;
         let vcpu = vm.vcpus.vgic.set_line(intid, level.0 == 1)?;
-        Ok(Reply::done([vcpu.map_or(NOBODY, u64::from)]))
+        Ok(Reply::done([vcpu.map_or(
+            seeded!(KicksNobody, limit::MAX_VCPUS, NOBODY),
+            u64::from,
+        )]))
     }
 
     fn query(&mut self, pfn: claim::Pfn) -> Result<Reply, Refusal> {
-        let pfn: Pfn = frame(pfn.0)?;
+        let pfn: Pfn = frame(seeded!(CutsPfn, pfn.0 & 0xFFFF_FFFF, pfn.0))?;
         let folios = self.memory.folios();
         let folio = folios.whole(pfn);
         let owner = folio.state.owner().map(|(slot, head)| {
             let gfn = pfn
                 .distance_from(folio.head)
-                .and_then(|distance| head.checked_add(distance));
+                .and_then(|distance| head.checked_add(seeded!(QueriesHead, 0, distance)));
             (
-                self.vms.handle_in(slot).map_or(0, VmHandle::raw),
+                self.vms.in_slot(slot).map_or(0, |vm| vm.handle.raw()),
                 gfn.map_or(0, Gfn::raw),
             )
         });
@@ -441,14 +462,17 @@ impl<M: Machine> Hypervisor<M> {
             .folios()
             .frames()
             .is_some_and(|frames| frames.covers(range));
-        if range.count() > limit::MAX_DIGEST || !is_known {
+        let is_long = range.count() > limit::MAX_DIGEST && !mutant!(LongDigest);
+        if is_long || !is_known {
             return Err(Refusal::Invalid);
         }
         Ok(Reply::done([self.memory.folios().digest(range)]))
     }
 
     fn counter(&self, counter: claim::Number) -> Result<Reply, Refusal> {
-        let counter = Counter::from_number(counter.0).ok_or(Refusal::Invalid)?;
+        let counter = Counter::from_number(counter.0)
+            .or(seeded!(AnyCounter, Some(Counter::Calls), None))
+            .ok_or(Refusal::Invalid)?;
         Ok(Reply::done([self.counter_value(counter)]))
     }
 

@@ -119,7 +119,9 @@ impl<M: Machine> Memory<M> {
     /// Notes that `folio` has a decoy now; the oldest one makes way if there are as many as there can be.
     fn make_room(&mut self, folio: Whole) {
         // What the host's kernel wrote into another folio's decoy must not be seen in this one's.
-        self.machine.wipe(self.decoys.page);
+        if !mutant!(UsedDecoy) {
+            self.machine.wipe(self.decoys.page);
+        }
         let place = self.decoys.next % MOST;
         self.decoys.next = place.wrapping_add(1);
         if let Some(oldest) = self

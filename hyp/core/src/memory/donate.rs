@@ -11,7 +11,7 @@ use crate::folio::FolioState;
 use crate::machine::Machine;
 use crate::pin_word::Verdict;
 use crate::refusal::{Found, Refusal};
-use crate::stage2::{Content, Grain, Need, Stage2};
+use crate::stage2::{Content, Grain, Mapping, Need, Stage2};
 use crate::vm::GuestMemory;
 use pinfold_abi::State;
 
@@ -47,12 +47,16 @@ impl<M: Machine> Memory<M> {
         claim: DonationClaim,
     ) -> Result<Donation<'a, M>, Refusal> {
         let (frames, place) = ranges(claim)?;
-        if !guest.is_ram_range(place) || !Stage2::reaches(place) {
+        let is_ram = guest.is_ram_range(place) || mutant!(DonatesOutsideRam);
+        if !is_ram || !Stage2::reaches(place) {
             return Err(Refusal::Invalid);
         }
-        self.folios.expect_host(frames)?;
+        let checked = self.folios.expect_host(frames);
+        seeded!(DonatesAnything, Ok(()), checked)?;
         self.expect_exclusively_pinned(frames, claim.order)?;
-        if let Some(gfn) = guest.stage2.first_occupied(place, &self.machine) {
+        if let Some(gfn) = guest.stage2.first_occupied(place, &self.machine)
+            && !mutant!(DonatesOver)
+        {
             let index = gfn.distance_from(place.first()).unwrap_or(0);
             return Err(Refusal::Exists(Found {
                 index,
@@ -90,11 +94,14 @@ impl<M: Machine> Memory<M> {
             }) {
                 Verdict::Exclusive => {}
                 Verdict::Unknown => {
-                    return Err(Refusal::NoPinTable(self.folios.found(start, head)));
+                    let refusal = Refusal::NoPinTable(self.folios.found(start, head));
+                    seeded!(DonatesWithoutTable, Ok(()), Err(refusal))?;
                 }
                 Verdict::Other { index, word } => {
-                    let found = self.folios.found(start.saturating_add(index), head);
-                    return Err(Refusal::NotExclusivelyPinned(Found { pin: word, ..found }));
+                    let index = seeded!(IndexWithinFolio, index, start.saturating_add(index));
+                    let found = self.folios.found(index, head);
+                    let refusal = Refusal::NotExclusivelyPinned(Found { pin: word, ..found });
+                    seeded!(SkipsPinCheck, Ok(()), Err(refusal))?;
                 }
             }
         }
@@ -117,11 +124,12 @@ fn ranges(
     let count = claim
         .count
         .checked_mul(claim.order.frames())
-        .filter(|count| *count <= limit::MAX_FRAMES);
+        .filter(|count| *count <= limit::MAX_FRAMES || mutant!(LargeDonation));
     let count = count.ok_or(Refusal::Invalid)?;
     let frames = FrameRange::new(claim.pfn, count).ok_or(Refusal::Invalid)?;
     let place = FrameRange::new(claim.gfn, count).ok_or(Refusal::Invalid)?;
-    if claim.pfn.is_aligned(claim.order) && claim.gfn.is_aligned(claim.order) {
+    let is_aligned = claim.pfn.is_aligned(claim.order) && claim.gfn.is_aligned(claim.order);
+    if is_aligned || mutant!(DonatesUnaligned) {
         Ok((frames, place))
     } else {
         Err(Refusal::Granule(Found::default()))
@@ -138,21 +146,33 @@ impl<M: Machine> Donation<'_, M> {
             vm: self.guest.slot,
             gfn: self.place.first(),
         };
-        memory
-            .folios
-            .change(self.frames, State::Host, self.order, owner);
-        if !memory.machine.forces_write_back() {
+        let order = seeded!(ForgetsOrder, Order::FRAME, self.order);
+        memory.folios.change(self.frames, State::Host, order, owner);
+        if !memory.machine.forces_write_back() && !mutant!(SkipsClean) {
             self.frames
                 .frames()
                 .for_each(|frame| memory.machine.clean(frame));
         }
-        memory.machine.forget_instructions();
+        if mutant!(WipesDonation) {
+            self.frames
+                .frames()
+                .for_each(|frame| memory.machine.wipe(frame));
+        }
+        if !mutant!(KeepsInstructions) {
+            memory.machine.forget_instructions();
+        }
         let count = self.frames.count();
         memory.tally.donated = memory.tally.donated.wrapping_add(count);
         self.guest.owned = self.guest.owned.saturating_add(count);
-        let content = Content::Map(self.frames.first(), memory.guest_mapping());
+        let mapping = seeded!(
+            GuestCannotExecute,
+            Mapping::SharedRam,
+            memory.guest_mapping()
+        );
+        let content = Content::Map(self.frames.first(), mapping);
+        let place = seeded!(MapsOneMore, self.place.longer(), self.place);
         self.guest
             .stage2
-            .set_range(self.place, grain, content, &mut self.lent.tables());
+            .set_range(place, grain, content, &mut self.lent.tables());
     }
 }

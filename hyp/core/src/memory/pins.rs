@@ -31,7 +31,13 @@ impl<M: Machine> Memory<M> {
         let (index, range) = match self.pins.place(range) {
             Place::At(index, range) => (index, range),
             Place::Taken => return Err(Refusal::Exists(Found::default())),
-            Place::Full => return Err(Refusal::Limit),
+            Place::Full => {
+                return Err(seeded!(
+                    FullIsTaken,
+                    Refusal::Exists(Found::default()),
+                    Refusal::Limit
+                ));
+            }
         };
         let count = range
             .table()
@@ -42,9 +48,9 @@ impl<M: Machine> Memory<M> {
         let frames = first
             .and_then(|first| FrameRange::new(first, count))
             .ok_or(Refusal::Invalid)?;
-        self.folios
-            .expect_host(frames)
-            .map_err(|refusal| refusal.further(range.shared()))?;
+        let checked = self.folios.expect_host(frames);
+        seeded!(SharesAnything, Ok(()), checked)
+            .map_err(|refusal| refusal.further(seeded!(IndexWithinStep, 0, range.shared())))?;
         let needed = self
             .host
             .tables_needed(frames.identity(), Grain::Pages, &self.machine);
@@ -70,7 +76,9 @@ impl<M: Machine> PinTableShare<'_, M> {
             self.frames,
             State::Host,
             Order::FRAME,
-            FolioState::HostSharedHyp { pins: 1 },
+            FolioState::HostSharedHyp {
+                pins: seeded!(PinTableUncounted, 0, 1),
+            },
         );
         self.frames
             .frames()
@@ -79,7 +87,7 @@ impl<M: Machine> PinTableShare<'_, M> {
         memory.pins.put(self.index, self.range, shared);
         Progress {
             done: shared,
-            complete: shared >= self.range.table().count(),
+            complete: shared >= self.range.table().count() || mutant!(DoneTooSoon),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{Lent, Memory};
 use crate::addr::{FrameRange, Order, Pfn, Physical};
 use crate::folio::FolioState;
 use crate::machine::{HypAccess, Machine};
-use crate::refusal::Refusal;
+use crate::refusal::{Found, Refusal};
 use crate::stage2::{Content, Grain, Mapping, Need};
 
 /// A donation to the pool that was checked whole.
@@ -26,10 +26,11 @@ impl<M: Machine> Memory<M> {
         &mut self,
         frames: FrameRange<Physical>,
     ) -> Result<PoolDonation<'_, M>, Refusal> {
-        if frames.count() > limit::MAX_FRAMES {
+        if frames.count() > limit::MAX_FRAMES && !mutant!(LargeGift) {
             return Err(Refusal::Invalid);
         }
-        self.folios.expect_host(frames)?;
+        let checked = self.folios.expect_host(frames);
+        seeded!(PoolTakesAnything, Ok(()), checked)?;
         let needed = self
             .host
             .tables_needed(frames.identity(), Grain::Pages, &self.machine);
@@ -42,14 +43,24 @@ impl<M: Machine> Memory<M> {
     pub fn reclaim_from_pool(&mut self) -> Result<Pfn, Refusal> {
         let mut lent = Lent::new(self, 0, Need::Replenishing)?;
         let memory = &mut *lent.memory;
-        let pfn = memory.machine.pool_remove().ok_or(Refusal::OutOfMemory)?;
+        let none = seeded!(
+            NoneIsBusy,
+            Refusal::Busy(Found::default()),
+            Refusal::OutOfMemory
+        );
+        let pfn = memory.machine.pool_remove().ok_or(none)?;
         let frame = FrameRange::folio(pfn, Order::FRAME);
         memory.forget_decoys_in(memory.folios.whole(pfn));
-        memory.machine.unmap_hyp(pfn);
+        if !mutant!(KeepsHypMapping) {
+            memory.machine.unmap_hyp(pfn);
+        }
         memory.wipe(pfn);
-        memory
-            .folios
-            .change(frame, State::Hyp, Order::FRAME, FolioState::Host);
+        let owner = seeded!(
+            ReclaimedStaysHyp,
+            FolioState::Hyp { entries: 0 },
+            FolioState::Host
+        );
+        memory.folios.change(frame, State::Hyp, Order::FRAME, owner);
         memory.given_to_pool = memory.given_to_pool.saturating_sub(1);
         lent.set_host(frame, Grain::Pages, Content::Map(pfn, Mapping::Ram));
         Ok(pfn)
@@ -68,16 +79,20 @@ impl<M: Machine> PoolDonation<'_, M> {
         self.lent
             .set_host(self.frames, Grain::Pages, Content::Vacant);
         let memory = &mut *self.lent.memory;
-        memory.folios.change(
-            self.frames,
-            State::Host,
-            Order::FRAME,
-            FolioState::Hyp { entries: 0 },
+        let noted = seeded!(PoolTakesOneMore, self.frames.longer(), self.frames);
+        let owner = seeded!(
+            GiftStaysHosts,
+            FolioState::Host,
+            FolioState::Hyp { entries: 0 }
         );
+        memory
+            .folios
+            .change(noted, State::Host, Order::FRAME, owner);
         for frame in self.frames.frames() {
             memory.machine.map_hyp(frame, HypAccess::ReadWrite);
             memory.machine.pool_insert(frame);
         }
-        memory.given_to_pool = memory.given_to_pool.saturating_add(self.frames.count());
+        let given = seeded!(GiftUncounted, 0, self.frames.count());
+        memory.given_to_pool = memory.given_to_pool.saturating_add(given);
     }
 }

@@ -44,12 +44,13 @@ impl<M: Machine> Memory<M> {
         guest: &'a mut GuestMemory,
         range: FrameRange<Intermediate>,
     ) -> Result<Reclaim<'a, M>, Refusal> {
-        if range.count() > limit::MAX_FRAMES || !crate::stage2::Stage2::reaches(range) {
+        let is_long = range.count() > limit::MAX_FRAMES && !mutant!(LongReclaim);
+        if is_long || !crate::stage2::Stage2::reaches(range) {
             return Err(Refusal::Invalid);
         }
         if let Some((pfn, folio)) = self.held_folio(guest, range.first()) {
             let fits = range.covers(FrameRange::folio(range.first(), folio.order));
-            if pfn != folio.head || !fits {
+            if (pfn != folio.head || !fits) && !mutant!(CutsFolios) {
                 return Err(Refusal::Granule(self.folios.found(0, pfn)));
             }
         }
@@ -70,7 +71,7 @@ impl<M: Machine> Reclaim<'_, M> {
     /// Wipes and gives back as much as one call may.
     #[must_use]
     pub fn commit(mut self) -> Progress {
-        let mut wipes = WIPES_PER_CALL;
+        let mut wipes = seeded!(Unbounded, u64::MAX, WIPES_PER_CALL);
         let mut next = Some(self.range.first());
         while let Some(rest) = next.and_then(|gfn| self.rest(gfn)) {
             let Some(gfn) = self
@@ -84,7 +85,8 @@ impl<M: Machine> Reclaim<'_, M> {
             let Some((_, folio)) = self.lent.memory.held_folio(self.guest, gfn) else {
                 break;
             };
-            if wipes == 0 || !self.range.covers(FrameRange::folio(gfn, folio.order)) {
+            let is_whole = self.range.covers(FrameRange::folio(gfn, folio.order));
+            if wipes == 0 || !is_whole && !mutant!(TakesCutFolio) {
                 return Progress {
                     done,
                     complete: false,
@@ -103,7 +105,7 @@ impl<M: Machine> Reclaim<'_, M> {
         }
         Progress {
             done: self.range.count(),
-            complete: true,
+            complete: !mutant!(NeverDone),
         }
     }
 
@@ -118,6 +120,7 @@ impl<M: Machine> Reclaim<'_, M> {
         let vm = self.guest.slot;
         match folio.state {
             FolioState::Guest { .. } => {}
+            FolioState::GuestSharedHost { .. } if mutant!(SharedStaysMapped) => {}
             FolioState::GuestSharedHost { .. } => {
                 self.lent
                     .set_host(folio.frames(), Grain::Pages, Content::Vacant);
@@ -167,7 +170,8 @@ impl<M: Machine> Reclaim<'_, M> {
             .stage2
             .set(place, grain, Content::Vacant, &mut self.lent.tables());
         let count = folio.order.frames();
-        self.guest.owned = self.guest.owned.saturating_sub(count);
+        let gone = seeded!(OwnedStays, 0, count);
+        self.guest.owned = self.guest.owned.saturating_sub(gone);
         let memory = &mut *self.lent.memory;
         memory.forget_decoys_in(folio);
         memory.tally.reclaimed = memory.tally.reclaimed.wrapping_add(count);
@@ -180,7 +184,10 @@ impl<M: Machine> Reclaim<'_, M> {
         self.lent.set_host(
             folio.frames(),
             grain,
-            Content::Map(folio.head, Mapping::Ram),
+            Content::Map(
+                folio.head,
+                seeded!(ReclaimedIsShared, Mapping::SharedRam, Mapping::Ram),
+            ),
         );
     }
 }

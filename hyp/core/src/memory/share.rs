@@ -82,6 +82,7 @@ impl<M: Machine> Memory<M> {
         match self.pins.frame_verdict(pfn, &self.machine) {
             Verdict::Exclusive => {}
             Verdict::Unknown => return Err(Refusal::NoPinTable(found)),
+            Verdict::Other { .. } if mutant!(UnsharesUnpinned) => {}
             Verdict::Other { word, .. } => {
                 return Err(Refusal::NotExclusivelyPinned(Found { pin: word, ..found }));
             }
@@ -110,7 +111,9 @@ impl<M: Machine> Share<'_, M> {
     pub fn commit(mut self) {
         let vm = self.guest.slot;
         let page = FrameRange::folio(self.gfn, Order::FRAME);
-        self.lent.memory.forget_decoys_in(self.folio);
+        if !mutant!(DecoyOutlivesShare) {
+            self.lent.memory.forget_decoys_in(self.folio);
+        }
         if self.folio.order == Order::BLOCK {
             let content = Content::Map(self.pfn, self.lent.memory.guest_mapping());
             self.guest
@@ -122,11 +125,16 @@ impl<M: Machine> Share<'_, M> {
         let parts = FolioState::Guest { vm, gfn: self.head };
         folios.change(self.folio.frames(), State::Guest, Order::FRAME, parts);
         let shared = FolioState::GuestSharedHost { vm, gfn: self.gfn };
-        folios.change(frame, State::Guest, Order::FRAME, shared);
+        if !mutant!(ShareUnnoted) {
+            folios.change(frame, State::Guest, Order::FRAME, shared);
+        }
         self.lent.set_host(
             frame,
             Grain::Pages,
-            Content::Map(self.pfn, Mapping::SharedRam),
+            Content::Map(
+                self.pfn,
+                seeded!(SharedIsExecutable, Mapping::Ram, Mapping::SharedRam),
+            ),
         );
     }
 }
@@ -135,10 +143,12 @@ impl<M: Machine> Unshare<'_, M> {
     /// Shuts the host out, then makes the frame the guest's alone.
     pub fn commit(mut self) {
         let frame = FrameRange::folio(self.pfn, Order::FRAME);
-        self.lent.set_host(frame, Grain::Pages, Content::Vacant);
-        self.lent
-            .memory
-            .folios
-            .change(frame, State::GuestSharedHost, Order::FRAME, self.owner);
+        if !mutant!(HostStays) {
+            self.lent.set_host(frame, Grain::Pages, Content::Vacant);
+        }
+        if !mutant!(UnshareUnnoted) {
+            let folios = &mut self.lent.memory.folios;
+            folios.change(frame, State::GuestSharedHost, Order::FRAME, self.owner);
+        }
     }
 }

@@ -34,7 +34,7 @@ impl Reserve {
         need: Need,
     ) -> Result<Self, OutOfMemory> {
         let floor = match need {
-            Need::Ordinary => FLOOR,
+            Need::Ordinary => seeded!(NoFloor, 0, FLOOR),
             Need::Replenishing => 0,
         };
         let mut reserve = Self::default();
