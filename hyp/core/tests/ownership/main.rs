@@ -9,4 +9,3 @@
 mod calls;
 mod life;
 mod oracle;
-mod random;

@@ -1,0 +1,164 @@
+//! The judge of what is not a host call: what guests do, what the host touches, the end of the machine.
+
+use alloc::format;
+use pinfold_abi::{Counter, SMCCC_SUCCESS, Status};
+
+use crate::clause::{Clause, Violation};
+use crate::guest::{Follows, GuestDeed, GuestSeen, INVALID_PARAMETER};
+use crate::spec::{Last, MOST_WANTED, Spec, compare, expect};
+use crate::state::{POOL_FLOOR, State};
+use crate::touch::{Touch, TouchSeen};
+use crate::vm::{Awaits, GuestRegisters, Vcpu};
+
+impl State {
+    /// The vCPU that did something.
+    fn doer(&mut self, deed: &GuestDeed<'_>) -> Option<&mut Vcpu> {
+        self.vms.get_mut(&deed.vm)?.vcpus.get_mut(&deed.vcpu)
+    }
+
+    /// The guest's share found no table frame: it is told so, and nothing has changed.
+    fn refuse_dry(&mut self, deed: &GuestDeed<'_>) -> Follows {
+        if let Some(vcpu) = self.doer(deed) {
+            vcpu.registers.answer([INVALID_PARAMETER, 0, 0, 0]);
+            vcpu.awaits = Awaits::Nothing;
+        }
+        Follows {
+            clause: Clause::NoMemoryOnlyWhenDry,
+            exit: None,
+            takes_memory: true,
+            loose: false,
+        }
+    }
+}
+
+impl Spec {
+    /// Judges what followed from what a guest did; `free` frames of the pool were free before.
+    pub fn guest_event(
+        &mut self,
+        deed: GuestDeed<'_>,
+        seen: GuestSeen<'_>,
+        free: u64,
+    ) -> Result<(), Violation> {
+        let (mut next, follows) = self.follow(&deed, seen, free)?;
+        let (guest, exit) = match seen {
+            GuestSeen::Resumed(guest) => (guest, None),
+            GuestSeen::Exited {
+                guest,
+                before,
+                after,
+            } => (guest, Some((before, after))),
+        };
+        if let Some(vcpu) = next.doer(&deed) {
+            vcpu.loaded = exit.is_none();
+            if follows.loose {
+                vcpu.registers = guest.clone();
+            }
+        }
+        let Follows {
+            clause, exit: told, ..
+        } = follows;
+        let pool = follows.takes_memory.then_some((free, POOL_FLOOR));
+        self.step(
+            next,
+            Last {
+                pool,
+                ..Last::new(clause, deed.event.name())
+            },
+        );
+        match (exit, told) {
+            (None, None) => {}
+            (Some((before, after)), Some(words)) => {
+                let mut expected = expect(clause, [SMCCC_SUCCESS, Status::Ok.number()]);
+                expected.extend(expect(clause, words));
+                compare(before, after, &expected)?;
+            }
+            (seen, told) => {
+                return Err(Violation::new(
+                    clause,
+                    format!("the host is told {seen:x?}, not {told:x?}"),
+                ));
+            }
+        }
+        self.compare_guest((deed.vm, deed.vcpu), guest, clause)
+    }
+
+    /// What must follow, and the state then.
+    fn follow(
+        &self,
+        deed: &GuestDeed<'_>,
+        seen: GuestSeen<'_>,
+        free: u64,
+    ) -> Result<(State, Follows), Violation> {
+        let mut state = self.state.clone();
+        state.count(Counter::GuestExits, 1);
+        if let Some(vcpu) = state.doer(deed) {
+            vcpu.registers = deed.registers.clone();
+        }
+        let mut next = state.clone();
+        let Some(follows) = next.guest(deed.vm, deed.vcpu, deed.event) else {
+            return Err(Violation::new(
+                Clause::HandleUnknown,
+                format!("{:#x} runs", deed.vm),
+            ));
+        };
+        let is_dry = free < POOL_FLOOR + MOST_WANTED && matches!(seen, GuestSeen::Resumed(_));
+        if follows.takes_memory && is_dry {
+            let follows = state.refuse_dry(deed);
+            return Ok((state, follows));
+        }
+        Ok((next, follows))
+    }
+
+    /// Compares the registers of a vCPU, named by handle and index, with what they must be.
+    pub(crate) fn compare_guest(
+        &self,
+        name: (u64, u64),
+        seen: &GuestRegisters,
+        clause: Clause,
+    ) -> Result<(), Violation> {
+        let (handle, index) = name;
+        let vcpu = self
+            .state
+            .vms
+            .get(&handle)
+            .and_then(|vm| vm.vcpus.get(&index));
+        match vcpu {
+            Some(vcpu) if vcpu.registers == *seen => Ok(()),
+            _ => Err(Violation::new(
+                clause,
+                format!("the guest has {seen:x?}, not {vcpu:x?}"),
+            )),
+        }
+    }
+
+    /// Judges what came of an access of the host that stage 2 stopped.
+    pub fn host_touch(&mut self, touch: Touch, seen: TouchSeen) -> Result<(), Violation> {
+        let (clause, right) = self.state.touch(touch);
+        let is_new = !self.state.folio_has_decoy(touch.frame);
+        let mut next = self.state.clone();
+        next.note_touch(touch, seen);
+        let decoy = (seen == TouchSeen::Decoy).then_some((touch.frame, is_new));
+        self.step(
+            next,
+            Last {
+                decoy,
+                ..Last::new(clause, "host touch")
+            },
+        );
+        if right.contains(&seen) {
+            Ok(())
+        } else {
+            Err(Violation::new(
+                clause,
+                format!("{touch:x?} comes to {seen:?}, not {right:?}"),
+            ))
+        }
+    }
+
+    /// The machine ends: nothing but [`Spec::compare_end`] may follow.
+    pub fn ends(&mut self) {
+        let mut next = self.state.clone();
+        next.end();
+        self.step(next, Last::new(Clause::MachineEnds, "end"));
+    }
+}

@@ -1,0 +1,85 @@
+//! The debug calls: what EL2 shows of its state.
+
+use pinfold_abi::{Counter, State as StateNumber, Status, limit};
+
+use super::is_range;
+use crate::calls::Seen;
+use crate::clause::Clause;
+use crate::ruling::{Done, Ruling, done, refuse, require};
+use crate::state::{FRAME_LIMIT, Owner, State, Word};
+
+impl State {
+    pub(crate) fn query(&self, pfn: u64) -> Ruling {
+        require(
+            pfn < FRAME_LIMIT,
+            refuse(Clause::QueryMalformed, Status::Invalid),
+        )?;
+        let held = self.owner(pfn).and_then(Owner::held);
+        let (order, vm, gfn) = held.map_or((0, 0, 0), |held| (held.order, held.vm, held.gfn));
+        let pin = self.pin_word(pfn).unwrap_or(0);
+        let state = self.state_number(pfn).number();
+        let rest = done(
+            Clause::Query,
+            &[state, u64::from(order), vm, gfn, u64::from(pin)],
+        );
+        let word = core::iter::once(self.word(pfn));
+        Ok(Done {
+            results: word.chain(rest.results).collect(),
+            ..rest
+        })
+    }
+
+    pub(crate) fn census(&self) -> Done {
+        let states = [
+            StateNumber::Host,
+            StateNumber::Hyp,
+            StateNumber::HostSharedHyp,
+            StateNumber::Guest,
+            StateNumber::GuestSharedHost,
+            StateNumber::Wiping,
+        ];
+        let frames = |state| {
+            self.ram()
+                .filter(|frame| self.state_number(*frame) == state)
+                .fold(0, |sum, _| sum + 1)
+        };
+        done(Clause::Census, &states.map(frames))
+    }
+
+    /// The words of EL2's own frames are not wholly specified, so neither is a digest of them.
+    pub(crate) fn digest(&self, first: u64, count: u64, seen: Seen) -> Ruling {
+        const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+        const PRIME: u64 = 0x0100_0000_01b3;
+        let lowest = self
+            .boot
+            .ram
+            .iter()
+            .map(|(first, _)| *first)
+            .min()
+            .unwrap_or(0);
+        let end = self
+            .boot
+            .ram
+            .iter()
+            .map(|(first, count)| first + count)
+            .max()
+            .unwrap_or(0);
+        let is_sound = is_range(first, count, end) && lowest <= first && count <= limit::MAX_DIGEST;
+        require(is_sound, refuse(Clause::DigestMalformed, Status::Invalid))?;
+        let words = (first..first + count).map(|frame| self.word(frame));
+        let digest = words
+            .clone()
+            .fold(OFFSET, |hash, word| (hash ^ word.value).wrapping_mul(PRIME));
+        let is_known = words.clone().all(|word| word.mask == Word::exactly(0).mask);
+        Ok(done(
+            Clause::Digest,
+            &[if is_known { digest } else { seen.result }],
+        ))
+    }
+
+    pub(crate) fn read_counter(&self, counter: u64) -> Ruling {
+        let counter = Counter::from_number(counter);
+        let counter = counter.ok_or(refuse(Clause::CounterMalformed, Status::Invalid))?;
+        Ok(done(Clause::CounterValue, &[self.counter(counter)]))
+    }
+}

@@ -1,0 +1,167 @@
+//! `MEM_DONATE` and `MEM_RECLAIM`: how a folio comes to a VM, and how it comes back.
+
+use pinfold_abi::{Counter, Status, limit, pin_word};
+
+use super::is_range;
+use crate::clause::Clause;
+use crate::ruling::{Refuse, Ruling, done, refuse, require};
+use crate::state::{FRAME_LIMIT, GFN_LIMIT, Held, Owner, State};
+use crate::vm::Phase;
+
+/// Frames that one reclaim wipes: what 20,000 instructions at EL2 are enough for.
+const WIPES_PER_CALL: u64 = 40;
+
+impl State {
+    pub(crate) fn donate(
+        &mut self,
+        handle: u64,
+        gfn: u64,
+        pfn: u64,
+        count: u64,
+        order: u64,
+    ) -> Ruling {
+        let vm = self.vm(handle)?;
+        vm.require(Clause::OnlyBeforeTeardown, &[Phase::Created, Phase::Live])?;
+        let malformed = refuse(Clause::DonateMalformed, Status::Invalid);
+        let order = u8::try_from(order)
+            .ok()
+            .filter(|order| *order <= limit::MAX_ORDER)
+            .ok_or(malformed)?;
+        let frames = count
+            .checked_mul(1 << order)
+            .filter(|frames| *frames <= limit::MAX_FRAMES)
+            .ok_or(malformed)?;
+        require(
+            is_range(pfn, frames, FRAME_LIMIT) && is_range(gfn, frames, FRAME_LIMIT),
+            malformed,
+        )?;
+        let is_aligned = (pfn | gfn) & ((1 << order) - 1) == 0;
+        require(is_aligned, refuse(Clause::DonateUnaligned, Status::Granule))?;
+        require(
+            vm.is_ram(gfn, frames),
+            refuse(Clause::DonateOutsideRam, Status::Invalid),
+        )?;
+        self.require_hosts(Clause::DonateNotHosts, pfn, frames)?;
+        for folio in (0..frames).step_by(1 << order) {
+            self.require_exclusive_pin(pfn, folio, order)?;
+        }
+        let vm = self.vm(handle)?;
+        if let Some(index) = (0..frames).find(|index| vm.frames.contains_key(&(gfn + index))) {
+            return Err(refuse(Clause::DonateOccupied, Status::Exists)
+                .at(index, crate::state::Word::exactly(0)));
+        }
+        vm.frames
+            .extend((0..frames).map(|index| (gfn + index, pfn + index)));
+        for index in 0..frames {
+            let held = Held {
+                vm: handle,
+                gfn: gfn + index,
+                order,
+            };
+            self.give(pfn + index, Owner::Guest(held));
+        }
+        self.count(Counter::FramesDonated, frames);
+        self.forgotten += 1;
+        Ok(done(Clause::DonateGives, &[count]))
+    }
+
+    /// Refuses unless the host's pin words say what G1 demands of the folio `index` frames after `first`.
+    fn require_exclusive_pin(&self, first: u64, index: u64, order: u8) -> Result<(), Refuse> {
+        let head = first + index;
+        let unknown = refuse(Clause::DonateNoPinTable, Status::NoPinTable);
+        require(
+            self.pins_for(head, 1 << order).is_some(),
+            unknown.at(index, self.word(head)),
+        )?;
+        for tail in 0..1 << order {
+            let found = self.pin_word(head + tail).unwrap_or(0);
+            let expected = if tail == 0 {
+                pin_word::donatable(order)
+            } else {
+                0
+            };
+            let other = refuse(Clause::DonateNotPinned, Status::NotExclusivelyPinned);
+            require(
+                found == expected,
+                other.at(index + tail, self.word(head)).pin(found),
+            )?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn reclaim(&mut self, handle: u64, first: u64, count: u64) -> Ruling {
+        let vm = self.vm(handle)?;
+        vm.require(Clause::OnlyAfterTeardownBegin, &[Phase::Dying])?;
+        let malformed = refuse(Clause::ReclaimMalformed, Status::Invalid);
+        require(
+            is_range(first, count, GFN_LIMIT) && count <= limit::MAX_FRAMES,
+            malformed,
+        )?;
+        let end = first + count;
+        if let Some((pfn, held)) = self.held_at(handle, first) {
+            let folio = Self::folio(first, held.order);
+            let cut = refuse(Clause::ReclaimCuts, Status::Granule).at(0, self.word(pfn));
+            require(folio.start == first && folio.end <= end, cut)?;
+        }
+        let mut left = WIPES_PER_CALL;
+        let mut clause = Clause::ReclaimHoles;
+        let mut gfn = first;
+        while gfn < end {
+            let Some((pfn, held)) = self.held_at(handle, gfn) else {
+                gfn += 1;
+                continue;
+            };
+            let so_far = [gfn - first];
+            if Self::folio(gfn, held.order).end > end {
+                return Ok(done(Clause::ReclaimLeavesCut, &so_far).again());
+            }
+            if left == 0 {
+                return Ok(done(Clause::ReclaimBounded, &so_far).again());
+            }
+            let wiped = self.wipe_folio(pfn, held, &mut left);
+            if wiped < 1 << held.order {
+                return Ok(done(Clause::ReclaimBounded, &so_far).again());
+            }
+            self.give_back(handle, gfn, pfn, held.order);
+            gfn += 1 << held.order;
+            clause = Clause::ReclaimGives;
+        }
+        Ok(done(clause, &[count]))
+    }
+
+    /// The frame that a VM has at `gfn`.
+    pub(crate) fn held_at(&self, handle: u64, gfn: u64) -> Option<(u64, Held)> {
+        let pfn = *self.vms.get(&handle)?.frames.get(&gfn)?;
+        Some((pfn, self.owner(pfn)?.held()?))
+    }
+
+    /// Takes the folio from everybody and wipes on, at most `left` frames; returns how many are wiped by now.
+    fn wipe_folio(&mut self, first: u64, held: Held, left: &mut u64) -> u64 {
+        let already = if let Some(Owner::Wiping { wiped, .. }) = self.owner(first) {
+            wiped
+        } else {
+            0
+        };
+        let frames = 1 << held.order;
+        let wiped = frames.min(already + *left);
+        *left -= wiped - already;
+        (already..wiped).for_each(|index| self.wipe(first + index));
+        for index in 0..frames {
+            let gfn = held.gfn + index;
+            let held = Held { gfn, ..held };
+            self.give(first + index, Owner::Wiping { held, wiped });
+        }
+        wiped
+    }
+
+    /// Makes a wiped folio the host's.
+    fn give_back(&mut self, handle: u64, gfn: u64, head: u64, order: u8) {
+        for index in 0..1 << order {
+            self.give_host(head + index);
+            if let Some(vm) = self.vms.get_mut(&handle) {
+                vm.frames.remove(&(gfn + index));
+            }
+        }
+        self.count(Counter::FramesReclaimed, 1 << order);
+    }
+}

@@ -1,0 +1,374 @@
+//! Core and specification in lockstep: [`Lockstep`] does each thing on the real core, on a machine of plain memory, tells the
+//! specification, and compares everything.
+
+use std::collections::BTreeMap;
+
+use pinfold_abi::{HostCall, claim, pin_word};
+use pinfold_core::addr::{Frame, FrameRange, Ipa};
+use pinfold_core::exit::{Access, Conduit, DataAbort, Exit, Fault, FaultKind};
+use pinfold_core::hypervisor::{
+    CallRegisters, HostAbort, HostAbortOutcome, HostCallOutcome, Hypervisor,
+};
+use pinfold_core::id_registers::{ID_REGISTERS, Processor};
+use pinfold_core::machine::test::{self, FakeMachine};
+use pinfold_core::machine::{HypAccess, Machine, Vmid};
+use pinfold_core::memory::decoy::MOST;
+use pinfold_core::run::Resumption;
+use pinfold_core::vcpu::{GuestContext, LoadedVcpu};
+use pinfold_core::vm::{self, VmHandle};
+use pinfold_spec::{
+    Boot, GuestDeed, GuestEvent, GuestRegisters, GuestSeen, HostSeen, Leaf, Phase, Reality, Rights,
+    Spec, Touch, TouchBy, TouchSeen, Violation,
+};
+
+pub(crate) use pinfold_core::machine::test::{EL2, EL2_FRAMES, HOLE, POOL_FRAMES, RAM};
+
+/// Four blocks of RAM: the host's, EL2's, and two more of the host's.
+pub(crate) const FRAMES: u64 = 4 * 512;
+/// The pin table: the last frames.
+pub(crate) const TABLE: u64 = RAM + FRAMES - 2;
+/// Where guests have RAM, and how much.
+pub(crate) const GUEST: u64 = 0x40000;
+pub(crate) const GUEST_FRAMES: u64 = 1024;
+/// What a register holds that nobody means to use.
+const JUNK: u64 = 0xA5A5_5A5A_0000_0000;
+
+/// The specification's judgement.
+pub(crate) type Judged<T = ()> = Result<T, Violation>;
+
+/// Both sides.
+pub(crate) struct Lockstep {
+    hypervisor: Hypervisor<FakeMachine>,
+    pub(crate) spec: Spec,
+    /// vCPUs that run, with the registers of the host that runs them.
+    pub(crate) loaded: BTreeMap<(u64, u64), (LoadedVcpu, CallRegisters)>,
+    processor: Processor,
+}
+
+impl Lockstep {
+    /// Both sides after boot; no pin table is registered.
+    pub(crate) fn boot() -> Self {
+        let hypervisor = test::boot(FRAMES);
+        let spec = Spec::new(Boot {
+            ram: vec![(RAM, FRAMES)],
+            hyp: vec![(EL2, EL2_FRAMES)],
+            holes: vec![(HOLE, 1)],
+            decoy: hypervisor.memory.decoy_page().raw(),
+            pool: POOL_FRAMES,
+            set_aside: 1 + u64::try_from(MOST).unwrap(),
+            debug_calls: true,
+        });
+        let processor = Processor {
+            id_registers: [0; ID_REGISTERS],
+            list_registers: 4,
+        };
+        Self {
+            hypervisor,
+            spec,
+            loaded: BTreeMap::new(),
+            processor,
+        }
+    }
+
+    fn machine(&mut self) -> &mut FakeMachine {
+        self.hypervisor.memory.machine_mut()
+    }
+
+    fn free(&self) -> u64 {
+        self.hypervisor.memory.machine().pool_free()
+    }
+
+    fn compare(&mut self) -> Judged {
+        let real = Real(&self.hypervisor);
+        self.spec.compare(&real)
+    }
+
+    /// Makes a host call; returns x0 to x17.
+    pub(crate) fn call(&mut self, call: HostCall) -> Judged<[u64; 18]> {
+        self.words(call.encode())
+    }
+
+    /// Makes whatever call these words stand for.
+    pub(crate) fn words(&mut self, words: [u64; 8]) -> Judged<[u64; 18]> {
+        let mut registers = CallRegisters::default();
+        let junk = (0..).map(|number| JUNK | number);
+        registers
+            .x
+            .iter_mut()
+            .zip(junk)
+            .for_each(|(x, junk)| *x = junk);
+        let takes = |info: &&pinfold_abi::describe::CallInfo| {
+            words[0].checked_sub(pinfold_abi::FUNCTION_BASE) == Some(info.number)
+        };
+        let arguments = HostCall::TABLE
+            .iter()
+            .find(takes)
+            .map_or(7, |info| info.arguments.len());
+        registers.x[..=arguments].copy_from_slice(&words[..=arguments]);
+        let (before, free) = (registers.x, self.free());
+        match self.hypervisor.host_call(&mut registers, 0) {
+            HostCallOutcome::Return => {
+                let seen = HostSeen::Returned(&registers.x);
+                self.spec.host_call(&before, seen, free)?;
+            }
+            HostCallOutcome::Run(loaded) => {
+                let guest = registers_of(&loaded.vcpu.context);
+                self.loaded
+                    .insert((words[1], words[2]), (loaded, registers));
+                self.spec
+                    .host_call(&before, HostSeen::Entered(&guest), free)?;
+            }
+        }
+        self.compare()?;
+        Ok(registers.x)
+    }
+
+    /// Lets a guest that runs do something, with these in X0 to X3 first.
+    pub(crate) fn guest(
+        &mut self,
+        vm: claim::Handle,
+        vcpu: u64,
+        x: [u64; 4],
+        event: GuestEvent,
+    ) -> Judged {
+        let name = (vm.0, vcpu);
+        let Some((mut loaded, mut host)) = self.loaded.remove(&name) else {
+            return Ok(());
+        };
+        let context = &mut loaded.vcpu.context;
+        context.x[..4].copy_from_slice(&x);
+        if event == GuestEvent::Call {
+            context.pc = context.pc.wrapping_add(4);
+        }
+        let (registers, free) = (registers_of(context), self.free());
+        let deed = GuestDeed {
+            vm: vm.0,
+            vcpu,
+            registers: &registers,
+            event,
+        };
+        let resumption = self
+            .hypervisor
+            .guest_exit(&mut loaded, exit(event), &self.processor);
+        let guest = registers_of(&loaded.vcpu.context);
+        match resumption {
+            Resumption::Guest | Resumption::GuestWithFloatingPoint => {
+                self.loaded.insert(name, (loaded, host));
+                let seen = GuestSeen::Resumed(&guest);
+                self.spec.guest_event(deed, seen, free)?;
+            }
+            Resumption::Host(exit) => {
+                let before = host.x;
+                self.hypervisor.finish_run(loaded, exit, &mut host);
+                let (before, after) = (&before, &host.x);
+                let seen = GuestSeen::Exited {
+                    guest: &guest,
+                    before,
+                    after,
+                };
+                self.spec.guest_event(deed, seen, free)?;
+            }
+        }
+        self.compare()
+    }
+
+    /// Lets the host touch a frame that stage 2 keeps from it.
+    pub(crate) fn touch(&mut self, frame: u64, by: TouchBy) -> Judged {
+        let abort = HostAbort {
+            ipa: Ipa::new(frame << 12).unwrap(),
+            far_is_kernel: matches!(by, TouchBy::Kernel | TouchBy::KernelFetch),
+            from_el0: by == TouchBy::Process,
+            write: by != TouchBy::KernelFetch,
+            instruction: by == TouchBy::KernelFetch,
+            pc: 0,
+        };
+        let seen = match self.hypervisor.host_abort(abort) {
+            HostAbortOutcome::Retry => TouchSeen::Retry,
+            HostAbortOutcome::Decoy => TouchSeen::Decoy,
+            HostAbortOutcome::Inject => TouchSeen::Inject,
+        };
+        self.spec.host_touch(Touch { frame, by }, seen)?;
+        self.compare()?;
+        if seen == TouchSeen::Decoy {
+            let decoy = self.hypervisor.memory.decoy_page().raw();
+            self.machine().content.insert(decoy, 0xDEC0);
+        }
+        Ok(())
+    }
+
+    /// Ends the machine.
+    pub(crate) fn end(&mut self) -> Judged {
+        self.hypervisor.end_guests();
+        self.spec.ends();
+        let real = Real(&self.hypervisor);
+        self.spec.compare_end(&real)
+    }
+
+    /// The host writes a pin word, at its place in the table at [`TABLE`].
+    pub(crate) fn pin(&mut self, pfn: u64, word: u32) {
+        let (frame, index) = (TABLE + (pfn - RAM) / 1024, (pfn - RAM) % 1024);
+        self.machine()
+            .set_pin_word(frame, usize::try_from(index).unwrap(), word);
+        self.spec.host_writes_pin(frame, index, word);
+    }
+
+    /// The host pins a folio as a donation wants it.
+    pub(crate) fn pin_folio(&mut self, pfn: u64, order: u8) {
+        self.pin(pfn, pin_word::donatable(order));
+        (1..1 << order).for_each(|tail| self.pin(pfn + tail, 0));
+    }
+
+    /// The host writes to a frame that is its own.
+    pub(crate) fn host_writes(&mut self, pfn: u64, value: u64) {
+        self.machine().content.insert(pfn, value);
+        self.spec.writes(pfn, value);
+    }
+
+    /// Every guest writes to every frame that is its alone.
+    pub(crate) fn guests_write(&mut self) {
+        let frames: Vec<_> = self.spec.guests_frames().collect();
+        for (frame, handle) in frames {
+            self.machine().content.insert(frame, handle << 32 | frame);
+            self.spec.writes(frame, handle << 32 | frame);
+        }
+    }
+}
+
+fn registers_of(context: &GuestContext) -> GuestRegisters {
+    GuestRegisters {
+        x: context.x,
+        pc: context.pc,
+    }
+}
+
+/// The exception that a guest's deed is.
+fn exit(event: GuestEvent) -> Exit {
+    let fault = |ipa| Fault {
+        ipa,
+        address: ipa,
+        kind: FaultKind::Translation,
+        table_walk: false,
+    };
+    match event {
+        GuestEvent::Call => Exit::Call(Conduit::Hvc(0)),
+        GuestEvent::Fetch { ipa } => Exit::InstructionAbort(fault(ipa)),
+        GuestEvent::Interrupt => Exit::Interrupt,
+        GuestEvent::Impossible { class } => Exit::Unexpected(class),
+        GuestEvent::Access {
+            ipa,
+            width,
+            write,
+            register,
+        } => Exit::DataAbort(DataAbort {
+            fault: fault(ipa),
+            write,
+            cache_maintenance: false,
+            access: Some(Access {
+                ipa,
+                width,
+                write,
+                register,
+                sign_extend: false,
+                wide: width == 8,
+            }),
+        }),
+    }
+}
+
+/// The real core's state, as the specification may look at it.
+struct Real<'a>(&'a Hypervisor<FakeMachine>);
+
+impl Real<'_> {
+    fn named(&self, handle: u64) -> Option<&vm::Vm> {
+        let handle = VmHandle::new(handle)?;
+        let vm = self.0.vms.in_slot(handle.slot())?;
+        (vm.handle == handle).then_some(vm)
+    }
+
+    fn machine(&self) -> &FakeMachine {
+        self.0.memory.machine()
+    }
+
+    fn leaves(&self, vmid: Vmid) -> Vec<Leaf> {
+        let leaves = self.machine().leaves(vmid).into_iter();
+        let leaves = leaves.map(
+            |test::Leaf {
+                 gfn,
+                 pfn,
+                 frames,
+                 raw,
+             }| Leaf {
+                gfn,
+                pfn,
+                frames,
+                rights: Rights::of_descriptor(raw, false),
+            },
+        );
+        leaves.collect()
+    }
+}
+
+impl Reality for Real<'_> {
+    fn is_flushed(&self) -> bool {
+        self.machine().is_flushed()
+    }
+
+    fn folio_words(&self, first: u64, count: u64) -> Vec<u64> {
+        let range = FrameRange::new(Frame::new(first).unwrap(), count).unwrap();
+        let words = self.0.memory.folios().words(range);
+        words.iter().map(|folio| folio.word()).collect()
+    }
+
+    fn vm(&self, handle: u64) -> Option<(Phase, u64)> {
+        let vm = self.named(handle)?;
+        let phase = match vm.phase() {
+            vm::Phase::Created => Phase::Created,
+            vm::Phase::Live => Phase::Live,
+            vm::Phase::Dying => Phase::Dying,
+        };
+        Some((phase, vm.memory.owned_frames()))
+    }
+
+    fn is_guest_ram(&self, handle: u64, gfn: u64) -> bool {
+        self.named(handle)
+            .zip(Frame::new(gfn))
+            .is_some_and(|(vm, gfn)| vm.memory.is_ram(gfn))
+    }
+
+    fn host_leaves(&self) -> Vec<Leaf> {
+        self.leaves(Vmid::HOST)
+    }
+
+    fn guest_leaves(&self) -> Vec<(u64, Vec<Leaf>)> {
+        let vmids = self.machine().vmids().filter(|vmid| *vmid != Vmid::HOST);
+        vmids
+            .map(|vmid| (u64::from(vmid.0) - 1, self.leaves(vmid)))
+            .collect()
+    }
+
+    fn hyp_frames(&self) -> Vec<(u64, bool)> {
+        let frames = self.machine().hyp_frames().into_iter();
+        frames
+            .map(|(frame, access)| (frame, access == HypAccess::ReadWrite))
+            .collect()
+    }
+
+    fn pool(&self) -> (u64, u64) {
+        (self.machine().pool_free(), self.machine().tables_in_use())
+    }
+
+    fn content(&self) -> Vec<(u64, u64)> {
+        self.machine()
+            .content
+            .iter()
+            .map(|(frame, value)| (*frame, *value))
+            .collect()
+    }
+
+    fn cleaned(&self) -> (u64, u64) {
+        (
+            self.machine().cleaned,
+            self.machine().instructions_forgotten,
+        )
+    }
+}
