@@ -5,21 +5,22 @@
 
 mod budget;
 
-use crate::build::{Cargo, Source, Workspace};
+use crate::build::{BARE_METAL, Cargo, Source, Workspace};
 use crate::step::Step;
 use crate::suite::{Tally, cargo_test};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A check by its name.
 type Check = (&'static str, fn(&Workspace) -> Result<()>);
 
-const CHECKS: [Check; 9] = [
+const CHECKS: [Check; 10] = [
     ("format", format),
     ("lints on x86_64", lint_here),
     ("lints of the bare-metal images", lint_bare_metal),
     ("lints of the host program", lint_host),
+    ("no seeded mutants in the image", mutants),
     ("tests on x86_64", test),
     ("documentation", document),
     ("shell scripts", shell),
@@ -89,6 +90,31 @@ fn lint_host(workspace: &Workspace) -> Result<()> {
         "warnings",
     ]);
     cargo.step("clippy host program").run(&mut clippy)
+}
+
+/// Looks up with which features the image's core is built. With mutants, core refuses to be a part of a release image, besides.
+fn mutants(workspace: &Workspace) -> Result<()> {
+    let mut tree = Cargo::new(workspace).command("tree");
+    tree.args(["--package", "pinfold-el2", "--target", BARE_METAL]);
+    tree.args([
+        "--edges",
+        "normal",
+        "--prefix",
+        "none",
+        "--format",
+        "{lib} {f}",
+    ]);
+    let output = tree.output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let features = text
+        .lines()
+        .find_map(|line| line.strip_prefix("pinfold_core "))
+        .with_context(|| format!("cargo tree: {}", output.status))?;
+    let odd = features
+        .split(',')
+        .find(|feature| ["mutants", "test-machine"].contains(feature));
+    anyhow::ensure!(odd.is_none(), "the image's core has {features}");
+    Ok(())
 }
 
 fn test(workspace: &Workspace) -> Result<()> {

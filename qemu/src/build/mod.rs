@@ -18,7 +18,7 @@ use kernel::Recipe;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-pub(crate) use image::{Cargo, HOST};
+pub(crate) use image::{BARE_METAL, Cargo, HOST};
 
 pub(crate) use initramfs::alone as init_alone;
 pub(crate) use kernel::{allnoconfig, ensure_kept, function_at, merged};
