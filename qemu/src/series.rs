@@ -272,7 +272,10 @@ impl<'a> Scratch<'a> {
     ) -> Result<String> {
         let fragment = fs::read_to_string(self.workspace.path("qemu/kernel/series.config"))?;
         let own = match architecture {
-            Architecture::Arm64 => "CONFIG_ARM64_MTE=y\n",
+            // Tags of memory, and what they depend on.
+            Architecture::Arm64 => {
+                "CONFIG_ARM64_PAN=y\nCONFIG_ARM64_TAGGED_ADDR_ABI=y\nCONFIG_ARM64_MTE=y\n"
+            }
             // What memory failure depends on there.
             Architecture::X86_64 => "CONFIG_X86_MCE=y\n",
         };
