@@ -22,14 +22,7 @@ enum Step {
         starts: bool,
     },
     /// Pins folios as a donation wants them, but for one word that may be another, and donates them.
-    Donate {
-        vm: usize,
-        gfn: u64,
-        pfn: u64,
-        count: u64,
-        order: u8,
-        word: Option<u32>,
-    },
+    Donate(Donation),
     /// The host writes a pin word.
     Pin {
         pfn: u64,
@@ -73,6 +66,17 @@ enum Step {
         first: u64,
         count: u64,
     },
+}
+
+/// What a host gives, and how it has pinned it.
+#[derive(Clone, Copy, Debug)]
+struct Donation {
+    vm: usize,
+    gfn: u64,
+    pfn: u64,
+    count: u64,
+    order: u8,
+    word: Option<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -259,7 +263,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => (1_u64..4, any::<bool>()).prop_map(|(vcpus, starts)| Step::Create { vcpus, starts }),
         9 => (vm(), gfn(), pfn(), 1_u64..20, order(), odd_word)
-            .prop_map(|(vm, gfn, pfn, count, order, word)| Step::Donate { vm, gfn, pfn, count, order, word }),
+            .prop_map(|(vm, gfn, pfn, count, order, word)| Step::Donate(Donation { vm, gfn, pfn, count, order, word })),
         3 => (pfn(), word()).prop_map(|(pfn, word)| Step::Pin { pfn, word }),
         2 => pfn().prop_map(|pfn| Step::Write { pfn }),
         8 => (vm(), prop_oneof![6 => Just(0_u64), 2 => Just(1), 1 => Just(2)], prop_oneof![2 => Just(0_u64), 1 => Just(1), 1 => any::<u64>()], deeds)
@@ -307,15 +311,15 @@ impl Run {
     }
 
     /// Aligns a donation, most of the time.
-    fn donate(
-        &mut self,
-        vm: usize,
-        gfn: u64,
-        pfn: u64,
-        count: u64,
-        order: u8,
-        word: Option<u32>,
-    ) -> Judged {
+    fn donate(&mut self, donation: Donation) -> Judged {
+        let Donation {
+            vm,
+            gfn,
+            pfn,
+            count,
+            order,
+            word,
+        } = donation;
         let size = 1 << order;
         let is_odd = count == 13;
         let align = |frame: u64| if is_odd { frame } else { frame & !(size - 1) };
@@ -422,14 +426,7 @@ impl Run {
     fn step(&mut self, step: &Step) -> Judged {
         match *step {
             Step::Create { vcpus, starts } => self.create(vcpus, starts),
-            Step::Donate {
-                vm,
-                gfn,
-                pfn,
-                count,
-                order,
-                word,
-            } => self.donate(vm, gfn, pfn, count, order, word),
+            Step::Donate(donation) => self.donate(donation),
             Step::Pin { pfn, word } => {
                 self.pin(pfn, word);
                 Ok(())

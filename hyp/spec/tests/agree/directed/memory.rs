@@ -435,17 +435,23 @@ fn dry_pool() -> Judged<Lockstep> {
     Ok(both)
 }
 
-/// A VM that needs a table for each donation, in a pool that gets dry.
+/// Drains the pool, then gives the VM frames from `first` on, so far apart that each needs a table.
+fn give_until_dry(both: &mut Lockstep, vm: claim::Handle, first: u64) -> Judged {
+    let places = || (0..16).map(|number| (GUEST + (number << 18), first + number));
+    for (gfn, _) in places() {
+        both.region(vm, gfn, 4)?;
+    }
+    drain(both)?;
+    for (gfn, pfn) in places() {
+        both.give(vm, gfn, pfn, 1, 0)?;
+    }
+    Ok(())
+}
+
 fn dry_donation() -> Judged<Lockstep> {
     let mut both = Lockstep::with_pins()?;
     let vm = both.create(1, 1)?;
-    for number in 0..16 {
-        both.region(vm, GUEST + (number << 18), 4)?;
-    }
-    drain(&mut both)?;
-    for number in 0..16 {
-        both.give(vm, GUEST + (number << 18), FIRST + number, 1, 0)?;
-    }
+    give_until_dry(&mut both, vm, FIRST)?;
     Ok(both)
 }
 
@@ -475,13 +481,7 @@ fn dry_share() -> Judged<Lockstep> {
     let vm = both.live_vm()?;
     both.give(vm, GUEST, FIRST, 1, 9)?;
     let other = both.create(1, 1)?;
-    for number in 0..16 {
-        both.region(other, GUEST + (number << 18), 4)?;
-    }
-    drain(&mut both)?;
-    for number in 0..16 {
-        both.give(other, GUEST + (number << 18), RAM + number, 1, 0)?;
-    }
+    give_until_dry(&mut both, other, RAM)?;
     both.run(vm, 0, 0)?;
     both.guest(vm, 0, [SHARE, GUEST << 12, 0, 0], GuestEvent::Call)?;
     Ok(both)
@@ -491,13 +491,7 @@ fn dry_share() -> Judged<Lockstep> {
 fn dry_gift() -> Judged<Lockstep> {
     let mut both = Lockstep::with_pins()?;
     let vm = both.create(1, 1)?;
-    for number in 0..16 {
-        both.region(vm, GUEST + (number << 18), 4)?;
-    }
-    drain(&mut both)?;
-    for number in 0..16 {
-        both.give(vm, GUEST + (number << 18), RAM + number, 1, 0)?;
-    }
+    give_until_dry(&mut both, vm, RAM)?;
     both.pool_donate(FIRST, 1)?;
     both.pool_donate(FIRST + 5, 30)?;
     both.create(1, 1)?;
