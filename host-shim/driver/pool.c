@@ -38,6 +38,13 @@ static struct page *pinfold_pool_alloc(unsigned int *order)
 	return alloc_page(GFP_KERNEL);
 }
 
+/* A frame that EL2 does not have, or not any more, is one like others. */
+static void pinfold_pool_free_frame(struct page *page)
+{
+	__folio_clear_offline(page_folio(page));
+	__free_page(page);
+}
+
 /* Forget and free the first @nr frames from @page on. */
 static void pinfold_pool_free(struct page *page, unsigned long nr)
 {
@@ -45,8 +52,7 @@ static void pinfold_pool_free(struct page *page, unsigned long nr)
 
 	for (i = 0; i < nr; i++) {
 		xa_erase(&pinfold_pool, page_to_pfn(page) + i);
-		__folio_clear_offline(page_folio(page + i));
-		__free_page(page + i);
+		pinfold_pool_free_frame(page + i);
 	}
 }
 
@@ -118,8 +124,7 @@ static bool pinfold_pool_take(unsigned long pfn)
 	pinfold_pool_frames--;
 	if (!pinfold_pool_frames)
 		module_put(THIS_MODULE);
-	__folio_clear_offline(pfn_folio(pfn));
-	__free_page(pfn_to_page(pfn));
+	pinfold_pool_free_frame(pfn_to_page(pfn));
 	return true;
 }
 
