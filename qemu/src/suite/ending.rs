@@ -59,6 +59,9 @@ const WARNING: &str = "WARNING:";
 /// The line before.
 const BEFORE_WARNING: &str = "cut here ]";
 
+/// What is shown of a complaint: what it says, where it comes from, and who called.
+const COMPLAINT_LINES: usize = 60;
+
 /// A run that a kernel or EL2 complains about is not a good one.
 fn no_complaints(seen: &str) -> Result<()> {
     const SIGNS: [&str; 17] = [
@@ -80,12 +83,13 @@ fn no_complaints(seen: &str) -> Result<()> {
         "blocked for more than",
         "pinfold: panic",
     ];
-    for line in seen.lines() {
-        ensure!(
-            !SIGNS.iter().any(|sign| line.contains(sign)),
-            "complaint: {line}"
-        );
-    }
+    let is_one = |line: &&str| SIGNS.iter().any(|sign| line.contains(sign));
+    let complaint: Vec<&str> = seen
+        .lines()
+        .skip_while(|line| !is_one(line))
+        .take(COMPLAINT_LINES)
+        .collect();
+    ensure!(complaint.is_empty(), "complaint: {}", complaint.join("\n"));
     Ok(())
 }
 
@@ -138,6 +142,11 @@ mod tests {
         ] {
             assert!(no_complaints(line).is_err(), "{line}");
         }
+        let why =
+            no_complaints("[ 1.0] fine\n[ 1.0] -[ cut here ]-\n[ 1.0] WARNING: at mm/gup.c:1")
+                .unwrap_err()
+                .to_string();
+        assert!(!why.contains("fine") && why.contains("mm/gup.c:1"), "{why}");
         for line in [
             "[ 1.0] Run /init as init process",
             // The killer for lack of memory shows its way, too; some tests want it to come.
