@@ -22,6 +22,7 @@
 #include <sys/reboot.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <mm/gup_test.h>
@@ -105,6 +106,40 @@ static void measure(const char *what, unsigned long request, enum memory memory,
 	       REPEATS * SIZE / unit);
 }
 
+static unsigned long long now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000000ULL + now.tv_nsec;
+}
+
+/* A page that nobody ever pins: it is allocated, and its word is looked at when it is freed. */
+static void measure_life(void)
+{
+	unsigned long long get = 0, put = 0;
+	int i;
+
+	for (i = 0; i <= REPEATS; i++) {
+		unsigned long long start = now(), middle, end;
+		char *area = mmap(NULL, SIZE, PROT_READ | PROT_WRITE,
+				  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		if (area == MAP_FAILED || madvise(area, SIZE, MADV_NOHUGEPAGE) ||
+		    madvise(area, SIZE, MADV_POPULATE_WRITE))
+			err(1, "life");
+		middle = now();
+		munmap(area, SIZE);
+		end = now();
+		if (i > 0) {
+			get += middle - start;
+			put += end - middle;
+		}
+	}
+	printf("gup-bench: life anon 512 get %llu put %llu of %lu\n", get, put,
+	       REPEATS * SIZE / (4 * KB));
+}
+
 int main(int argc, char **argv)
 {
 	static const unsigned int batches[] = { 1, 512 };
@@ -132,6 +167,7 @@ int main(int argc, char **argv)
 				batches[i], 4 * KB);
 		}
 	}
+	measure_life();
 #ifdef EXCLUSIVE_PIN_BENCHMARK
 	/* Only said on the command line of the kernel that has the option. */
 	if (getenv("exclusive")) {

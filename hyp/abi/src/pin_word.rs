@@ -1,13 +1,13 @@
 //! The pin word: how the host says who holds a frame, 32 bits for each, little endian in the pin table.
 //!
-//! Bits 23:0 pin count, 27:24 folio order, 30 exclusive, 31 isolated; the word of a folio is at its head, those of its tails
-//! are 0. Bits 28 and 29 are 0.
+//! Of an exclusive pin: bits 23:0 pin count, 27:24 folio order, 30 exclusive, 31 isolated; bits 28 and 29 are 0. Otherwise bits 29:0
+//! are the pin count. The word of a folio is at its head, those of its tails are 0.
 
-/// Bits 23:0: how many pins the folio has.
+/// Bits 23:0: how many pins the folio has, of which one is exclusive.
 pub const COUNT_MASK: u32 = 0x00FF_FFFF;
 /// Where the order starts.
 pub const ORDER_SHIFT: u32 = 24;
-/// Bits 27:24: the order of the folio.
+/// Bits 27:24: the order of the folio, if its pin is exclusive.
 pub const ORDER_MASK: u32 = 0x0F00_0000;
 /// Bit 30: the pin is exclusive.
 pub const EXCLUSIVE: u32 = 1 << 30;

@@ -66,14 +66,7 @@ impl Source {
     pub(crate) fn checkpatch(&self) -> Command {
         let mut perl = Command::new("perl");
         perl.arg(self.directory.join("scripts/checkpatch.pl"))
-            .args([
-                "--no-tree",
-                "--strict",
-                "--terse",
-                "--no-summary",
-                // New files need no entry in a MAINTAINERS that we do not have.
-                "--ignore=FILE_PATH_CHANGES,LINUX_VERSION_CODE,SPDX_LICENSE_TAG",
-            ]);
+            .args(["--no-tree", "--strict", "--terse", "--no-summary"]);
         perl
     }
 

@@ -9,7 +9,7 @@ use crate::{Grab, Refusal};
 use loom::sync::atomic::AtomicU32;
 use loom::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
-/// The pins on the folio.
+/// The pins on the folio. (Linux gives those that are not exclusive the bits of the order, too.)
 pub(crate) const COUNT: u32 = 0x00ff_ffff;
 /// The order of the folio, if it is exclusively pinned.
 pub(crate) const ORDER: u32 = 0x0f00_0000;

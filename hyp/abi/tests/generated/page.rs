@@ -20,7 +20,7 @@ The UUID call `0x8600FF01` returns 5d1f8f3c-6c0b-4c0e-9a57-50494e464f4c in w0 to
 const PIN_WORD: &str = "
 ## The pin word
 
-One little-endian u32 for each frame: bits 23:0 pin count, 27:24 folio order, 30 exclusive, 31 isolated. The word stands at the head of a folio; the words of the tails are 0.
+One little-endian u32 for each frame. If the pin is exclusive: bits 23:0 pin count, 27:24 folio order, 30 exclusive, 31 isolated; otherwise bits 29:0 pin count. The word stands at the head of a folio; the words of the tails are 0.
 A folio may be donated if its word is exactly `0xC0000001 | order << 24`.
 
 ## The folio word
