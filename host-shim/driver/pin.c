@@ -33,8 +33,13 @@
  */
 bool pinfold_pause(int ret, unsigned int *tries)
 {
-	unsigned int most = ret == -EAGAIN ? PINFOLD_AGAIN_TRIES :
-			    ret == -EBUSY ? PINFOLD_BUSY_TRIES : 0;
+	unsigned int most = 0;
+
+	if (ret == -EAGAIN)
+		most = PINFOLD_AGAIN_TRIES;
+	/* GUP says -ENOMEM, too, of a page that should migrate, and that somebody refers to. */
+	else if (ret == -EBUSY || ret == -ENOMEM)
+		most = PINFOLD_BUSY_TRIES;
 
 	if (++*tries >= most || fatal_signal_pending(current))
 		return false;
