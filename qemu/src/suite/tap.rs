@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 pub(crate) fn count(seen: &str) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut planned = 0;
-    let mut skipped: BTreeMap<String, u32> = BTreeMap::new();
     for line in seen.lines().map(str::trim) {
         if let Some(plan) = line.strip_prefix("1..") {
             let number = plan.split(' ').next().unwrap_or_default();
@@ -24,14 +23,13 @@ pub(crate) fn count(seen: &str) -> Result<Tally> {
         } else if line.starts_with("not ok ") {
             println!("      {line}");
             tally.add(Tally::FAIL);
-        } else if line.starts_with("ok ") && line.contains("# SKIP") {
-            *skipped.entry(why_skipped(line)).or_default() += 1;
+        } else if is_skipped(line) {
             tally.add(Tally::SKIP);
         } else if line.starts_with("ok ") {
             tally.add(Tally::PASS);
         }
     }
-    for (why, number) in skipped {
+    for (why, number) in skips(seen) {
         println!("      skipped {number}: {why}");
     }
     ensure!(planned > 0, "no TAP plan");
@@ -41,6 +39,19 @@ pub(crate) fn count(seen: &str) -> Result<Tally> {
         "{planned} tests were announced, {ran} ended"
     );
     Ok(tally)
+}
+
+/// What was skipped and why, and how many times each.
+pub(super) fn skips(seen: &str) -> BTreeMap<String, u32> {
+    let mut skips = BTreeMap::new();
+    for line in seen.lines().map(str::trim).filter(|line| is_skipped(line)) {
+        *skips.entry(why_skipped(line)).or_default() += 1;
+    }
+    skips
+}
+
+fn is_skipped(line: &str) -> bool {
+    line.starts_with("ok ") && line.contains("# SKIP")
 }
 
 /// Name and reason of a result `ok 3 name # SKIP reason` or, as the kernel's selftests have it,
@@ -79,6 +90,7 @@ mod tests {
                 skipped: 1,
             }
         );
+        assert_eq!(skips(&good), BTreeMap::from([("c: no swap".to_owned(), 1)]));
         assert!(count(&format!("{seen}1..4\n")).is_err());
         assert!(count(seen).is_err());
     }
