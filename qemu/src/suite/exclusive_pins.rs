@@ -41,13 +41,10 @@ const NOWHERE: Skips = &[
         1,
     ),
     ("32 stress: exclusive_pin_stress does this", 1),
-    ("34 RDMA: no RDMA device in this machine", 1),
+    ("34 RDMA: no RDMA (CONFIG_INFINIBAND)", 1),
+    ("34 vfio: no IOMMU, and no device, for vfio", 1),
     (
-        "34 vfio: no IOMMU and no device for vfio in this machine",
-        1,
-    ),
-    (
-        "37 CMA: nobody in this machine has a CMA area; it takes the way of ZONE_MOVABLE",
+        "37 CMA: no CMA area (CONFIG_DMA_CMA); it takes the way of ZONE_MOVABLE",
         1,
     ),
     ("43 kexec: no second kernel to load in this machine", 1),
@@ -151,8 +148,8 @@ const CASES: [Case; 6] = [
     Case {
         name: "races",
         place: Place::Bare,
-        arguments: "",
-        task: "exclusive_pin_stress -r 30",
+        arguments: "numa=fake=2",
+        task: "exclusive_pin_stress -r 50",
         skipped: &[],
     },
     Case {

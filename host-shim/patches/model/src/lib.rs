@@ -17,7 +17,7 @@
 //!   is leaked.
 //!
 //! What "every order" means: loom explores a scenario of two actors completely, and one of three, or with a split, or
-//! with the fast path beside a batch, with at most [`PREEMPTIONS`] preemptions. Loads may return old values where nothing
+//! with the fast path beside a batch or a large folio, with at most [`PREEMPTIONS`] preemptions. Loads may return old values where nothing
 //! forbids it, but a store is never seen before the loads that come earlier in its thread, and `SeqCst` is taken for
 //! acquire and release, which only adds executions. Who does the same again later is another actor who comes later, so
 //! an actor tries once. A page is mapped in one place.
