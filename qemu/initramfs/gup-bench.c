@@ -36,19 +36,32 @@
 /* Rounding to microseconds is lost in the sum. */
 #define REPEATS		8
 
-enum memory { ANON, MEMFD, THP, NR_MEMORIES };
+enum memory { ANON, MEMFD, THP, MEMFD_THP, NR_MEMORIES };
 
-static const char * const memory_names[] = { "anon", "memfd", "thp" };
+static const char * const memory_names[] = { "anon", "memfd", "thp", "memfd-thp" };
 
 static int gup_fd;
 static char *areas[NR_MEMORIES];
+
+static void allow_huge_memfd(void)
+{
+	int fd;
+
+	mkdir("/sys", 0700);
+	if (mount("sys", "/sys", "sysfs", 0, NULL))
+		err(1, "sysfs");
+	fd = open("/sys/kernel/mm/transparent_hugepage/shmem_enabled", O_WRONLY);
+	if (fd < 0 || write(fd, "advise", 6) != 6)
+		err(1, "shmem_enabled");
+	close(fd);
+}
 
 static char *map(enum memory memory)
 {
 	char *area, *aligned;
 	int fd = -1;
 
-	if (memory == MEMFD) {
+	if (memory == MEMFD || memory == MEMFD_THP) {
 		fd = memfd_create("bench", 0);
 		if (fd < 0 || ftruncate(fd, SIZE + HUGE))
 			err(1, "memfd");
@@ -58,7 +71,7 @@ static char *map(enum memory memory)
 	if (area == MAP_FAILED)
 		err(1, "mmap");
 	if (madvise(area, SIZE + HUGE,
-		    memory == THP ? MADV_HUGEPAGE : MADV_NOHUGEPAGE))
+		    memory >= THP ? MADV_HUGEPAGE : MADV_NOHUGEPAGE))
 		err(1, "madvise");
 	aligned = (char *)(((uintptr_t)area + HUGE - 1) & ~(HUGE - 1));
 	memset(aligned, 1, SIZE);
@@ -156,8 +169,10 @@ int main(int argc, char **argv)
 	gup_fd = open("/debug/gup_test", O_RDWR);
 	if (gup_fd < 0)
 		err(1, "gup_test");
-	for (memory = ANON; memory < NR_MEMORIES; memory++) {
+	allow_huge_memfd();
+	for (memory = ANON; memory < NR_MEMORIES; memory++)
 		areas[memory] = map(memory);
+	for (memory = ANON; memory < MEMFD_THP; memory++) {
 		for (i = 0; i < 2; i++) {
 			measure("get_fast", GUP_FAST_BENCHMARK, memory,
 				batches[i], 4 * KB);
@@ -177,8 +192,10 @@ int main(int argc, char **argv)
 			measure("exclusive", EXCLUSIVE_PIN_BENCHMARK, MEMFD,
 				batches[i], 4 * KB);
 		}
-		measure("exclusive", EXCLUSIVE_PIN_BENCHMARK, THP, 1, HUGE);
-		measure("exclusive", EXCLUSIVE_PIN_BENCHMARK, THP, 16, HUGE);
+		for (memory = THP; memory <= MEMFD_THP; memory++) {
+			measure("exclusive", EXCLUSIVE_PIN_BENCHMARK, memory, 1, HUGE);
+			measure("exclusive", EXCLUSIVE_PIN_BENCHMARK, memory, 16, HUGE);
+		}
 	}
 #endif
 	printf("gup-bench: done\n");
