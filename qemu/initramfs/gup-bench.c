@@ -149,8 +149,8 @@ static void measure_life(void)
 			put += end - middle;
 		}
 	}
-	printf("gup-bench: life anon 512 get %llu put %llu of %lu\n", get, put,
-	       REPEATS * SIZE / (4 * KB));
+	printf("gup-bench: life anon %lu get %llu put %llu of %lu\n",
+	       SIZE / (4 * KB), get, put, REPEATS * SIZE / (4 * KB));
 }
 
 int main(int argc, char **argv)

@@ -24,9 +24,10 @@ const ROUNDING: f64 = 2.0;
 /// arranges it otherwise. What the kernel itself executes is compared function by function, in `mm/gup.o`.
 const OWN_LOOP: f64 = 4.0;
 
-/// Pages of a batch of many, and large folios of one.
+/// Pages of a batch of many, large folios of one, and all pages that there are to measure.
 const MANY: u32 = 512;
 const MANY_LARGE: u32 = 16;
+const ALL: u32 = 16_384;
 
 /// Frames of the machine, and bytes that each may cost with the option on: four for the pin word, the rest is code.
 const FRAMES: f64 = 262_144.0;
@@ -58,28 +59,53 @@ struct Cost {
 
 /// What each kernel has to measure; `exclusive` only with the option on.
 fn cases(exclusive: bool) -> BTreeSet<Case> {
-    let case = |what: &str, memory: &str, batch| Case {
-        what: what.to_owned(),
-        memory: memory.to_owned(),
-        batch,
-    };
-    let mut cases = BTreeSet::from([case("life", "anon", MANY)]);
+    let mut cases = BTreeSet::from([Case::new("life", "anon", ALL)]);
     for batch in [1, MANY] {
         for memory in ["anon", "memfd", "thp"] {
             for what in ["get_fast", "pin_fast", "pin_longterm"] {
-                cases.insert(case(what, memory, batch));
+                cases.insert(Case::new(what, memory, batch));
             }
         }
         if exclusive {
             for memory in ["anon", "memfd"] {
-                cases.insert(case("exclusive", memory, batch));
+                cases.insert(Case::new("exclusive", memory, batch));
             }
             for memory in ["thp", "memfd-thp"] {
-                cases.insert(case("exclusive", memory, batch.min(MANY_LARGE)));
+                cases.insert(Case::new("exclusive", memory, batch.min(MANY_LARGE)));
             }
         }
     }
     cases
+}
+
+impl Case {
+    fn new(what: &str, memory: &str, batch: u32) -> Self {
+        Self {
+            what: what.to_owned(),
+            memory: memory.to_owned(),
+            batch,
+        }
+    }
+
+    fn is_exclusive(&self) -> bool {
+        self.what == "exclusive"
+    }
+
+    /// What an exclusive pin and isolation are compared with, how many times as much they may cost, and that in words.
+    fn base(&self) -> (Self, f64, &'static str) {
+        let small = match self.memory.as_str() {
+            "thp" => "anon",
+            "memfd-thp" => "memfd",
+            memory => {
+                let base = Self::new("pin_longterm", memory, self.batch);
+                return (base, 6.0, "6x a long-term pin");
+            }
+        };
+        let is_many = self.batch == MANY_LARGE;
+        let batch = if is_many { MANY } else { self.batch };
+        let base = Self::new("exclusive", small, batch);
+        (base, 2.0, "2x that of 4 KiB")
+    }
 }
 
 impl Cost {
@@ -181,11 +207,7 @@ fn parse(seen: &str) -> Result<Figures> {
         };
         match *words.as_slice() {
             [what, kind, batch, "get", get, "put", put, "of", units] => {
-                let case = Case {
-                    what: what.to_owned(),
-                    memory: kind.to_owned(),
-                    batch: batch.parse()?,
-                };
+                let case = Case::new(what, kind, batch.parse()?);
                 let units = number(units)?;
                 let cost = Cost {
                     get: number(get)? / units,
@@ -212,7 +234,7 @@ fn print_table(unpatched: &Figures, off: &Figures, on: &Figures) {
             let cost = figures.costs.get(case);
             cost.map_or(String::new(), |cost| format!("{:.1}", cost.both()))
         };
-        if case.what != "exclusive" {
+        if !case.is_exclusive() {
             let base = unpatched.costs.get(case).map_or(0.0, |cost| cost.both());
             println!(
                 "{:42}{:>10}{:>10}{:>10.1}  {:+.1} %",
@@ -226,24 +248,16 @@ fn print_table(unpatched: &Figures, off: &Figures, on: &Figures) {
     }
     println!("\ninstructions for each folio, option on");
     for (case, cost) in &on.costs {
-        if case.what == "exclusive" {
-            // Of small pages those of a long-term pin, of large ones those of a small page.
-            let (what, memory, batch) = match case.memory.as_str() {
-                "thp" => ("exclusive", "anon", case.batch),
-                "memfd-thp" => ("exclusive", "memfd", case.batch),
-                memory => ("pin_longterm", memory, case.batch),
-            };
-            let base = Case {
-                what: what.to_owned(),
-                memory: memory.to_owned(),
-                batch: if batch == MANY_LARGE { MANY } else { batch },
-            };
+        if case.is_exclusive() {
+            let (base, ..) = case.base();
             let times = on.costs.get(&base).map_or(0.0, |base| cost.get / base.get);
             println!(
-                "{:42}{:>10.1}, back {:.1}; {times:.2}x {what}, {memory}",
+                "{:42}{:>10.1}, back {:.1}; {times:.2}x {}, {}",
                 case.to_string(),
                 cost.get,
-                cost.put
+                cost.put,
+                base.what,
+                base.memory
             );
         }
     }
@@ -322,37 +336,13 @@ fn exceeded_by_ordinary(
 }
 
 /// What those pay who take pages away.
-fn exceeded_by_exclusive(on: &BTreeMap<Case, Cost>) -> Vec<String> {
-    let get = |what: &str, memory: &str, batch| {
-        let case = Case {
-            what: what.to_owned(),
-            memory: memory.to_owned(),
-            batch,
-        };
-        on.get(&case).map(|cost| cost.get)
-    };
-    let mut exceeded = Vec::new();
-    for memory in ["anon", "memfd"] {
-        for batch in [1, MANY] {
-            let exclusive = get("exclusive", memory, batch);
-            let ordinary = get("pin_longterm", memory, batch);
-            exceeded.extend(exclusive.zip(ordinary).and_then(|(exclusive, ordinary)| {
-                let case = format!("on: exclusive pin + isolation, {memory}, {batch}");
-                above(&case, exclusive, ordinary * 6.0, "6x a long-term pin")
-            }));
-        }
-    }
-    for (memory, memory_large) in [("anon", "thp"), ("memfd", "memfd-thp")] {
-        for (batch, batch_large) in [(1, 1), (MANY, MANY_LARGE)] {
-            let large = get("exclusive", memory_large, batch_large);
-            let small = get("exclusive", memory, batch);
-            exceeded.extend(large.zip(small).and_then(|(large, small)| {
-                let case = format!("on: exclusive pin + isolation, {memory_large}, {batch_large}");
-                above(&case, large, small * 2.0, "2x that of 4 KiB")
-            }));
-        }
-    }
-    exceeded
+fn exceeded_by_exclusive(on: &BTreeMap<Case, Cost>) -> impl Iterator<Item = String> {
+    let exclusive = on.iter().filter(|(case, _)| case.is_exclusive());
+    exclusive.filter_map(|(case, cost)| {
+        let (base, factor, of) = case.base();
+        let limit = on.get(&base)?.get * factor;
+        above(&format!("on: {case}"), cost.get, limit, of)
+    })
 }
 
 /// The functions whose code differs between two objects.
@@ -423,13 +413,8 @@ mod tests {
 
     fn costs(lines: &[(&str, &str, u32, f64)]) -> BTreeMap<Case, Cost> {
         let cost = |(what, memory, batch, get): &(&str, &str, u32, f64)| {
-            let case = Case {
-                what: (*what).to_owned(),
-                memory: (*memory).to_owned(),
-                batch: *batch,
-            };
             (
-                case,
+                Case::new(what, memory, *batch),
                 Cost {
                     get: *get,
                     put: 0.0,
