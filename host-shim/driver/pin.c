@@ -37,7 +37,7 @@ bool pinfold_pause(int ret, unsigned int *tries)
 
 	if (ret == -EAGAIN)
 		most = PINFOLD_AGAIN_TRIES;
-	/* GUP says -ENOMEM, too, of a page that should migrate, and that somebody refers to. */
+	/* -ENOMEM: see pinfold_pin_page_once() */
 	else if (ret == -EBUSY || ret == -ENOMEM)
 		most = PINFOLD_BUSY_TRIES;
 
@@ -55,7 +55,8 @@ bool pinfold_pause(int ret, unsigned int *tries)
  * @exclusive: FOLL_EXCLUSIVE, which pins the whole folio, or an ordinary pin
  * @page: where the page goes
  *
- * Return: 0; -EBUSY if somebody else has it pinned; -EAGAIN.
+ * Return: 0; -EBUSY if somebody else has it pinned; -EAGAIN; -ENOMEM, also if it
+ * should migrate first, and somebody refers to it.
  */
 int pinfold_pin_page_once(unsigned long addr, bool exclusive, struct page **page)
 {
