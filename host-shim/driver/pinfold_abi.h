@@ -96,6 +96,15 @@
 /* (counter) -> value */
 #define PINFOLD_CALL_COUNTER		0xc6000163
 
+/* (first) -> frames, state, order, vm, gfn */
+#define PINFOLD_CALL_FOLIO_RANGE	0xc6000164
+
+/* (cpu) -> oldest, next */
+#define PINFOLD_CALL_TRACE_STATUS	0xc6000165
+
+/* (cpu, entry, part) -> word0, word1, word2, word3, word4, word5 */
+#define PINFOLD_CALL_TRACE_READ		0xc6000166
+
 /* Statuses (x1). */
 #define PINFOLD_STATUS_OK		0
 #define PINFOLD_STATUS_NOT_PERMITTED	1
@@ -151,6 +160,12 @@
 #define PINFOLD_COUNTER_GUEST_EXITS	7
 #define PINFOLD_COUNTER_UNKNOWN_CALLS	8
 
+/* Kinds of trace entries (word 0). */
+#define PINFOLD_TRACE_CALL		0
+#define PINFOLD_TRACE_ANSWER		1
+#define PINFOLD_TRACE_GUEST_EXIT	2
+#define PINFOLD_TRACE_HOST_TRAP		3
+
 /* Limits. */
 #define PINFOLD_LIMIT_MAX_VMS		64
 #define PINFOLD_LIMIT_MAX_VCPUS		8
@@ -159,6 +174,8 @@
 #define PINFOLD_LIMIT_MAX_REGIONS	16
 #define PINFOLD_LIMIT_MAX_PIN_RANGES	8
 #define PINFOLD_LIMIT_MAX_DIGEST	1024
+#define PINFOLD_LIMIT_MAX_RANGE		256
+#define PINFOLD_LIMIT_TRACE_LENGTH	64
 #define PINFOLD_LIMIT_MIN_SPI		32
 #define PINFOLD_LIMIT_MAX_SPI		287
 

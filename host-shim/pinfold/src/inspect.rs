@@ -1,7 +1,7 @@
 //! `pinfold call`, `folio`, `census`, `counters`, `stats`: one look at the hypervisor, as text.
 
 use anyhow::Context;
-use pinfold_abi::claim::{Number, Pfn};
+use pinfold_abi::claim::{CounterNumber, Pfn};
 use pinfold_abi::describe::CallInfo;
 use pinfold_abi::{Counter, FUNCTION_BASE, HostCall, SMCCC_SUCCESS, State, Status};
 
@@ -135,7 +135,7 @@ pub fn counters() -> Result<ExitStatus, Failure> {
     let control = Control::open()?;
     for counter in Counter::TABLE {
         let [value, ..] = control.must(HostCall::Counter {
-            counter: Number(counter.number),
+            counter: CounterNumber(counter.number),
         })?;
         println!("{:18} {value:12}  {}", counter.name, counter.text.trim());
     }

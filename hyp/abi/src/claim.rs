@@ -34,6 +34,8 @@ claims! {
     Flags, "bits";
     /// A number out of a list.
     Number, "number";
+    /// The number of a counter.
+    CounterNumber, "counter";
     /// A value, all 64 bits of which count.
     Value, "value";
 }

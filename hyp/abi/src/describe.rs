@@ -1,5 +1,7 @@
 //! The table as data, for those who print it: the generated files, and tools with a prompt.
 
+use crate::table::{Counter, ExitReason, State};
+
 /// One call.
 #[derive(Clone, Copy, Debug)]
 pub struct CallInfo {
@@ -28,6 +30,19 @@ pub struct FieldInfo {
     pub unit: &'static str,
     /// What it means.
     pub text: &'static str,
+}
+
+impl FieldInfo {
+    /// The names of its numbers, if they have names.
+    #[must_use]
+    pub fn names(&self) -> &'static [ValueInfo] {
+        match self.unit {
+            "state" => State::TABLE,
+            "exit reason" => ExitReason::TABLE,
+            "counter" => Counter::TABLE,
+            _ => &[],
+        }
+    }
 }
 
 /// One status, exit reason, state, counter or limit.

@@ -13,11 +13,14 @@
 
 pub mod claim;
 pub mod describe;
+pub mod folio_word;
 mod macros;
 pub mod pin_word;
+pub mod show;
 pub mod table;
+pub mod trace;
 
-pub use table::{Counter, ExitReason, HostCall, State, Status, limit};
+pub use table::{Counter, ExitReason, HostCall, State, Status, TraceKind, limit};
 
 /// x0 of call 0: SMCCC fast call, 64 bit, owner 6 (vendor-specific hypervisor service), function 0x100.
 pub const FUNCTION_BASE: u64 = 0xC600_0100;
@@ -30,6 +33,9 @@ pub const UUID_FUNCTION: u64 = 0x8600_FF01;
 
 /// The answer to [`UUID_FUNCTION`], 5d1f8f3c-6c0b-4c0e-9a57-50494e464f4c, as w0 to w3 (bytes 0 to 3 in w0, little endian).
 pub const UUID_WORDS: [u32; 4] = [0x3c8f_1f5d, 0x0e4c_0b6c, 0x4950_579a, 0x4c4f_464e];
+
+/// The numbers of debug calls, which are not noted in the trace: they only look.
+pub const DEBUG_CALLS: core::ops::Range<u64> = 0x60..0x80;
 
 /// What VERSION returns: major in bits 31:16, minor in bits 15:0.
 pub const VERSION: u64 = 0x0001_0000;

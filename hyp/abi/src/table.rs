@@ -91,7 +91,7 @@ host_calls! {
         vcpu: VcpuIndex = "the vCPU",
         answer: Value = "the value of an `MMIO_READ`; 0 or 1 after `SHARED` and `UNSHARE_REQUEST`; otherwise ignored"
     ) -> (
-        reason: "number" = "exit reason",
+        reason: "exit reason" = "exit reason",
         detail0: "value" = "see the exit reasons",
         detail1: "value" = "see the exit reasons",
         detail2: "value" = "see the exit reasons"
@@ -118,12 +118,12 @@ host_calls! {
     #[doc = "Looks at one frame."]
     0x60 FolioQuery = "FOLIO_QUERY", "always", debug,
     (pfn: Pfn = "the frame") -> (
-        word: "value" = "the folio word",
-        state: "number" = "the state's number",
+        word: "folio word" = "the folio word",
+        state: "state" = "the state's number",
         order: "order" = "order of the folio that holds the frame",
         vm: "VM handle" = "the owner, or 0",
         gfn: "GFN" = "where the owner has the frame, or 0",
-        pin: "value" = "the pin word, or 0"
+        pin: "pin word" = "the pin word, or 0"
     );
 
     #[doc = "Counts the frames in each state."]
@@ -143,7 +143,39 @@ host_calls! {
 
     #[doc = "Reads a counter."]
     0x63 Counter = "COUNTER", "always", debug,
-    (counter: Number = "which") -> (value: "value" = "how often so far");
+    (counter: CounterNumber = "which") -> (value: "value" = "how often so far");
+
+    #[doc = "Says how far a state goes: the frames from the first on that have one state, one order and one owner, where they adjoin; looks at 256, or a little more to end with a folio. Before RAM and after it, all are `NotRam`."]
+    0x64 FolioRange = "FOLIO_RANGE", "always", debug,
+    (first: Pfn = "first frame") -> (
+        frames: "frames" = "how many; all ones after the last of RAM",
+        state: "state" = "the state's number",
+        order: "order" = "order of their folios",
+        vm: "VM handle" = "the owner, or 0",
+        gfn: "GFN" = "where the owner has the first, or 0"
+    );
+
+    #[doc = "Asks which entries of a CPU's trace there are. INVALID if there is no such CPU. Debug calls are not in the trace."]
+    0x65 TraceStatus = "TRACE_STATUS", "always", debug,
+    (cpu: Number = "the CPU, in the order of the device tree") -> (
+        oldest: "number" = "the oldest entry that is kept",
+        next: "number" = "the entry that will be written next; they count from 0"
+    );
+
+    #[doc = "Reads six of the 18 words of an entry of a CPU's trace. `NOT_MAPPED` if it is not there (any more)."]
+    0x66 TraceRead = "TRACE_READ", "always", debug,
+    (
+        cpu: Number = "the CPU, in the order of the device tree",
+        entry: Number = "the entry",
+        part: Number = "0 to 2: words 0 to 5, 6 to 11, 12 to 17"
+    ) -> (
+        word0: "value" = "see the kinds of trace entries",
+        word1: "value" = "the next word",
+        word2: "value" = "the next word",
+        word3: "value" = "the next word",
+        word4: "value" = "the next word",
+        word5: "value" = "the next word"
+    );
 }
 
 numbers! {
@@ -183,6 +215,32 @@ numbers! {
     15 Limit = "LIMIT", "ENOSPC";
     #[doc = "The frame is not RAM."]
     16 NotRam = "NOT_RAM", "EFAULT";
+}
+
+impl Status {
+    /// Whether a refusal with this status says at which frame: x2 to x4 are its index, folio word and pin word.
+    #[must_use]
+    pub const fn names_frame(self) -> bool {
+        match self {
+            Self::NotPermitted
+            | Self::Granule
+            | Self::NotMapped
+            | Self::Poisoned
+            | Self::NotExclusivelyPinned
+            | Self::NoPinTable
+            | Self::Exists
+            | Self::NotRam => true,
+            Self::Ok
+            | Self::Busy
+            | Self::NoMemory
+            | Self::Again
+            | Self::Invalid
+            | Self::NoSuchVm
+            | Self::NoSuchVcpu
+            | Self::WrongPhase
+            | Self::Limit => false,
+        }
+    }
 }
 
 numbers! {
@@ -260,6 +318,19 @@ numbers! {
     8 UnknownCalls = "UNKNOWN_CALLS";
 }
 
+numbers! {
+    /// What an entry of the trace tells; word 0. Word 1 is the physical counter.
+    TraceKind:
+    #[doc = "A host call that is not answered yet, or that ran a vCPU and is answered by a later entry; words 2 to 9 = x0 to x7."]
+    0 Call = "CALL";
+    #[doc = "A host call and its answer; words 2 to 9 = x0 to x7 before, words 10 to 17 = x0 to x7 after."]
+    1 Answer = "ANSWER";
+    #[doc = "A guest came to EL2; words 2 to 8 = VM handle, vCPU, PC, cause (0 an exception with a syndrome, 1 an interrupt of the host, 2 the virtual timer, 3 list registers, 4 an `SError`), ESR, FAR, HPFAR; word 9 = exit reason, or all ones if the guest went on; words 10 to 12 = its details; words 13 to 16 = x0 to x3 of an HVC or SMC."]
+    2 GuestExit = "GUEST_EXIT";
+    #[doc = "The host came to EL2 without a host call; words as for a guest."]
+    3 HostTrap = "HOST_TRAP";
+}
+
 /// How much of everything there can be.
 pub mod limit {
     use super::limits;
@@ -279,6 +350,10 @@ pub mod limit {
         MAX_PIN_RANGES: usize = 8;
         #[doc = "Frames in one digest."]
         MAX_DIGEST: u64 = 1024;
+        #[doc = "Frames that `FOLIO_RANGE` looks at."]
+        MAX_RANGE: u64 = 256;
+        #[doc = "Entries of the trace of a CPU."]
+        TRACE_LENGTH: usize = 64;
         #[doc = "The lowest INTID of an interrupt line."]
         MIN_SPI: u64 = 32;
         #[doc = "The highest INTID of an interrupt line."]

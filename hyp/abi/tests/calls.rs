@@ -1,7 +1,10 @@
 //! The decoder: any eight words decode or name no call, and what was encoded comes back.
 
 use pinfold_abi::describe::ValueInfo;
-use pinfold_abi::{Counter, ExitReason, FUNCTION_BASE, FUNCTION_COUNT, HostCall, State, Status};
+use pinfold_abi::{
+    Counter, DEBUG_CALLS, ExitReason, FUNCTION_BASE, FUNCTION_COUNT, HostCall, State, Status,
+    TraceKind,
+};
 
 /// Words at every edge, and a few in between.
 const EDGES: [u64; 8] = [
@@ -70,6 +73,18 @@ fn every_call_fits_the_registers() {
     }
 }
 
+#[test]
+fn debug_calls_have_their_own_numbers() {
+    for call in HostCall::TABLE {
+        assert_eq!(
+            call.debug,
+            DEBUG_CALLS.contains(&call.number),
+            "{}",
+            call.name
+        );
+    }
+}
+
 fn is_dense(table: &[ValueInfo]) -> bool {
     (0..)
         .zip(table)
@@ -79,7 +94,7 @@ fn is_dense(table: &[ValueInfo]) -> bool {
 #[test]
 fn numbers_are_dense_and_come_back() {
     assert!(is_dense(Status::TABLE) && is_dense(ExitReason::TABLE));
-    assert!(is_dense(State::TABLE) && is_dense(Counter::TABLE));
+    assert!(is_dense(State::TABLE) && is_dense(Counter::TABLE) && is_dense(TraceKind::TABLE));
     for number in 0..40 {
         assert!(Status::from_number(number).is_none_or(|value| value.number() == number));
         assert!(State::from_number(number).is_none_or(|value| value.number() == number));

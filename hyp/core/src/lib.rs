@@ -34,6 +34,7 @@ pub mod run;
 pub mod stage2;
 pub mod sysreg;
 pub mod timer;
+pub mod trace;
 pub mod vcpu;
 pub mod vcpus;
 pub mod vgic;

@@ -8,6 +8,7 @@
 //! machine, out of its pool, or read from a table descriptor that core wrote; nothing else makes one.
 
 use crate::addr::{FrameRange, Intermediate, Pfn, Physical};
+use crate::trace::Ring;
 
 #[cfg(any(test, feature = "test-machine"))]
 pub mod test;
@@ -154,4 +155,9 @@ pub trait Machine {
 
     /// How many frames' worth of the pool are free.
     fn pool_free(&self) -> u64;
+
+    /// The trace of a CPU, in the order of the device tree; `None` if there is no such CPU, or no trace.
+    fn trace(&self, _cpu: usize) -> Option<&Ring> {
+        None
+    }
 }

@@ -353,3 +353,11 @@ pub struct LoadedVcpu {
     /// Another vCPU of this VM ran here last, so that TLB and instruction cache may hold its private view.
     pub stale: bool,
 }
+
+impl LoadedVcpu {
+    /// VM handle and index, as the trace has them.
+    #[must_use]
+    pub fn name(&self) -> [u64; 2] {
+        [self.vm.raw(), u64::from(self.index)]
+    }
+}

@@ -7,7 +7,9 @@ pub(crate) use pinfold_abi::{Counter, ExitReason, State, Status};
 use guest_test::smccc;
 use guest_test::tap::{Failure, Outcome};
 use guest_test::{bytes, check};
-use pinfold_abi::claim::{Count, Flags, Gfn, Handle, Ipa, Number, Order, Pfn, Value, VcpuIndex};
+use pinfold_abi::claim::{
+    Count, CounterNumber, Flags, Gfn, Handle, Ipa, Number, Order, Pfn, Value, VcpuIndex,
+};
 use pinfold_abi::{HostCall, UUID_FUNCTION, UUID_WORDS};
 
 /// What a call gave.
@@ -188,7 +190,7 @@ calls! {
 /// One of EL2's counters.
 pub(crate) fn counter(which: Counter) -> Result<u64, Failure> {
     issue(HostCall::Counter {
-        counter: Number(which.number()),
+        counter: CounterNumber(which.number()),
     })
     .value(which.name())
 }

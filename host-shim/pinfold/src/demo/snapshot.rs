@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use anyhow::{Context, ensure};
-use pinfold_abi::claim::{Count, Number, Pfn};
+use pinfold_abi::claim::{Count, CounterNumber, Pfn};
 use pinfold_abi::limit::MAX_DIGEST;
 use pinfold_abi::pin_word::donatable;
 use pinfold_abi::{Counter, HostCall, State};
@@ -139,7 +139,7 @@ fn is_exclusively_pinned(pfn: u64, order: u64, pin: u64) -> bool {
 /// The value of one of EL2's counters.
 pub(super) fn counter(control: &Control, counter: Counter) -> anyhow::Result<u64> {
     let [value, ..] = control.must(HostCall::Counter {
-        counter: Number(counter.number()),
+        counter: CounterNumber(counter.number()),
     })?;
     Ok(value)
 }

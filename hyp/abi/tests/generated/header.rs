@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use pinfold_abi::describe::{CallInfo, ValueInfo};
-use pinfold_abi::{Counter, ExitReason, HostCall, State, Status, limit, pin_word};
+use pinfold_abi::{Counter, ExitReason, HostCall, State, Status, TraceKind, limit, pin_word};
 
 const TOP: &str = "\
 /* SPDX-License-Identifier: (GPL-2.0 OR MIT) */
@@ -49,6 +49,12 @@ pub(crate) fn text() -> String {
         "Counters (x1 of COUNTER).",
         "COUNTER",
         Counter::TABLE,
+    );
+    values(
+        &mut out,
+        "Kinds of trace entries (word 0).",
+        "TRACE",
+        TraceKind::TABLE,
     );
     values(&mut out, "Limits.", "LIMIT", limit::TABLE);
     pins(&mut out);

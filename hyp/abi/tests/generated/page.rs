@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use pinfold_abi::describe::{CallInfo, ValueInfo};
-use pinfold_abi::{Counter, ExitReason, HostCall, State, Status, limit};
+use pinfold_abi::{Counter, ExitReason, HostCall, State, Status, TraceKind, limit};
 
 const TOP: &str = "\
 # The calls between host and EL2
@@ -51,6 +51,7 @@ pub(crate) fn text() -> String {
     values(&mut out, "Exit reasons", ExitReason::TABLE);
     values(&mut out, "States", State::TABLE);
     values(&mut out, "Counters", Counter::TABLE);
+    values(&mut out, "Kinds of trace entries", TraceKind::TABLE);
     values(&mut out, "Limits", limit::TABLE);
     out.push_str(PIN_WORD);
     out

@@ -214,6 +214,11 @@ impl<M: Machine> Hypervisor<M> {
             HostCall::FolioCensus {} => Ok(self.census()),
             HostCall::FolioDigest { first, count } => self.digest(first, count),
             HostCall::Counter { counter } => self.counter(counter),
+            HostCall::FolioRange { first } => self.folio_range(first).map(Reply::done),
+            HostCall::TraceStatus { cpu } => self.trace_status(cpu).map(Reply::done),
+            HostCall::TraceRead { cpu, entry, part } => {
+                self.trace_part(cpu, entry, part).map(Reply::done)
+            }
         }
     }
 
@@ -469,7 +474,7 @@ impl<M: Machine> Hypervisor<M> {
         Ok(Reply::done([self.memory.folios().digest(range)]))
     }
 
-    fn counter(&self, counter: claim::Number) -> Result<Reply, Refusal> {
+    fn counter(&self, counter: claim::CounterNumber) -> Result<Reply, Refusal> {
         let counter = Counter::from_number(counter.0)
             .or(seeded!(AnyCounter, Some(Counter::Calls), None))
             .ok_or(Refusal::Invalid)?;
