@@ -11,8 +11,9 @@ use crate::sysreg::{
     ID_AA64DFR0_EL1, ID_AA64ISAR1_EL1, ID_AA64ISAR2_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1,
     ID_AA64PFR0_EL1, ID_AA64PFR1_EL1, Readable,
 };
+use crate::trace::Mark;
 use crate::world::World;
-use crate::{gic, hypervisor, panic};
+use crate::{gic, hypervisor, panic, trace};
 
 /// What core wants to know of the CPUs, read once.
 static PROCESSOR: Once<Processor> = Once::new();
@@ -42,22 +43,29 @@ fn processor() -> Processor {
     }
 }
 
-/// Runs the vCPU until core says that the host has to know; `call` is the host's `VCPU_RUN`.
-pub(crate) fn run(mut loaded: LoadedVcpu, call: &mut CallRegisters) {
+/// Runs the vCPU until core says that the host has to know; `call` is the host's `VCPU_RUN`, noted as `mark`, which is
+/// where its answer is to be noted when this returns.
+pub(crate) fn run(mut loaded: LoadedVcpu, call: &mut CallRegisters, mark: Mark) -> Mark {
     let processor = PROCESSOR.call_once(processor);
     hypervisor::lock().prepare_entry(&mut loaded, processor, CNTVCT_EL0.get());
     let mut world = World::load(&mut loaded);
     let reason = loop {
         let exit = world.enter(&mut loaded);
         panic::park_if_panicking();
+        let noted = trace::guest_exit(&loaded, &exit);
         // The lock is free again before the guest is entered.
         let resumption = hypervisor::lock().guest_exit(&mut loaded, exit, processor);
         match resumption {
             Resumption::Guest => {}
             Resumption::GuestWithFloatingPoint => world.give_fp(&loaded),
-            Resumption::Host(reason) => break reason,
+            Resumption::Host(reason) => {
+                noted.left(reason);
+                break reason;
+            }
         }
     };
     world.put(&mut loaded);
+    let mark = trace::last_call(mark, call);
     hypervisor::lock().finish_run(loaded, reason, call);
+    mark
 }

@@ -11,6 +11,9 @@ use pinfold_core::machine::{
     HypAccess, Machine, OutOfMemory, RootTables, Scope, Table, TableIndex,
 };
 
+#[cfg(feature = "debug-calls")]
+use pinfold_core::trace::Ring;
+
 use crate::mmu::{self, Access, STAGE1};
 use crate::width::{narrow, wide};
 use crate::{barrier, cache, heap, tlb};
@@ -150,6 +153,11 @@ impl Machine for El2Machine {
 
     fn pool_free(&self) -> u64 {
         wide(heap::free_frames())
+    }
+
+    #[cfg(feature = "debug-calls")]
+    fn trace(&self, cpu: usize) -> Option<&Ring> {
+        crate::trace::kept_by(cpu)
     }
 }
 

@@ -1,7 +1,7 @@
 //! How EL2 ends when it finds itself wrong: it speaks, then stops or resets the machine (by feature `panic-reset`).
 //!
 //! Said are the message and its place, or the fault with its registers; a backtrace as offsets into the ELF file, for
-//! `addr2line -e pinfold`; the last calls of this CPU. Before that all other CPUs are stopped: the host's stage 2 is
+//! `addr2line -e pinfold`; the last calls and exits of this CPU, if the image has a trace. Before that all other CPUs are stopped: the host's stage 2 is
 //! emptied, so that each faults into EL2, where [`park_if_panicking`] keeps it. A fault while speaking ends it at once.
 
 use core::fmt::Write;
@@ -14,7 +14,7 @@ use crate::console::{self, Uart};
 use crate::percpu::{self, PerCpu, SLOT_BYTES, STACKS};
 use crate::sysreg::Readable;
 use crate::width::narrow;
-use crate::{host, psci, semihosting, symbols, syndrome, tlb};
+use crate::{host, psci, semihosting, symbols, syndrome, tlb, trace};
 
 /// Set once, by the CPU that panics first.
 static PANICKING: AtomicBool = AtomicBool::new(false);
@@ -148,7 +148,7 @@ fn end(cpu: &PerCpu, frame: usize) -> ! {
         }
         frame = next;
     }
-    let _ = write!(Uart, "{}", cpu.calls);
+    trace::say_last(cpu);
     finish()
 }
 

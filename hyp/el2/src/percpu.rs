@@ -8,7 +8,6 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use aarch64_cpu::registers::{Readable, TPIDR_EL2};
 
-use crate::ring::CallRing;
 use crate::width::narrow;
 
 /// How many CPUs EL2 has stacks and blocks for.
@@ -61,8 +60,6 @@ pub(crate) struct PerCpu {
     pub(crate) context: AtomicU64,
     /// Set for good once this CPU has begun to panic.
     pub(crate) panicking: AtomicBool,
-    /// The last host calls that this CPU took.
-    pub(crate) calls: CallRing,
 }
 
 impl PerCpu {
@@ -76,7 +73,6 @@ impl PerCpu {
             entry: AtomicU64::new(0),
             context: AtomicU64::new(0),
             panicking: AtomicBool::new(false),
-            calls: CallRing::new(),
         }
     }
 

@@ -12,7 +12,7 @@ use pinfold_core::hypervisor::{CallRegisters, HostAbort, HostAbortOutcome, HostC
 
 use crate::sysreg::{Readable, Writeable, translate_as_el1_reads};
 use crate::width::narrow;
-use crate::{gic, hypervisor, inject, panic, percpu, psci};
+use crate::{gic, hypervisor, inject, panic, percpu, psci, trace};
 
 /// x0 to x30 of the host.
 #[repr(C, align(16))]
@@ -52,10 +52,26 @@ static DECOY_LINES: AtomicU32 = AtomicU32::new(8);
 pub(crate) extern "C" fn host_trap(frame: &mut HostFrame) {
     panic::park_if_panicking();
     let syndrome = ESR_EL2.get();
+    if syndrome >> 26 == class::HVC64 && immediate(syndrome) == 0 {
+        host_call(&mut frame.call);
+    } else {
+        trace::host_trap(&frame.call);
+        other_trap(frame, syndrome);
+    }
+}
+
+/// The number in an HVC or SMC; that of a call is 0 (SMCCC 2.9).
+const fn immediate(syndrome: u64) -> u64 {
+    syndrome & 0xffff
+}
+
+fn other_trap(frame: &mut HostFrame, syndrome: u64) {
     match syndrome >> 26 {
-        class::HVC64 => host_call(&mut frame.call, syndrome),
-        // SMCCC 2.5.1: the immediate of a call is 0.
-        class::SMC64 if syndrome & 0xffff != 0 => {
+        class::HVC64 => {
+            let [answer, ..] = &mut frame.call.x;
+            *answer = NOT_SUPPORTED;
+        }
+        class::SMC64 if immediate(syndrome) != 0 => {
             let [answer, ..] = &mut frame.call.x;
             *answer = NOT_SUPPORTED;
             ELR_EL2.set(ELR_EL2.get().wrapping_add(4));
@@ -75,20 +91,15 @@ pub(crate) extern "C" fn host_trap(frame: &mut HostFrame) {
     }
 }
 
-fn host_call(call: &mut CallRegisters, syndrome: u64) {
-    let [x0, x1, x2, x3, x4, ..] = call.x;
-    if syndrome & 0xffff != 0 {
-        let [answer, ..] = &mut call.x;
-        *answer = NOT_SUPPORTED;
-        return;
-    }
+fn host_call(call: &mut CallRegisters) {
     let cpu = percpu::current();
-    cpu.calls.note([x0, x1, x2, x3, x4]);
+    let mut mark = trace::call(call);
     let outcome = hypervisor::lock().host_call(call, cpu.index());
     match outcome {
         HostCallOutcome::Return => {}
-        HostCallOutcome::Run(vcpu) => crate::guest_trap::run(vcpu, call),
+        HostCallOutcome::Run(vcpu) => mark = crate::guest_trap::run(vcpu, call, mark),
     }
+    mark.answer(call);
 }
 
 /// Fault status codes (D24.2.37, ISS of a data abort): the upper four bits tell the kind, the lower two the level.
