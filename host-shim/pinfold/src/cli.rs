@@ -5,14 +5,18 @@ use log::LevelFilter;
 
 use crate::demo::{self, DemoArguments};
 use crate::ending::{ExitStatus, Failure};
-use crate::inspect::{self, CallArguments, parse_number};
+use crate::hvc::{self, HvcArguments};
+use crate::inspect;
 use crate::logger::{self, say};
+use crate::pages::{self, PageArguments, PagesArguments};
 use crate::run::{Plan, RunArguments};
 use crate::touch::{self, TouchArguments};
+use crate::trace::{self, TraceArguments};
 
 const EXIT_STATUS: &str = "\
 Exit status: 0 done, or the guest powered off; 1 the host or the hypervisor said no; 2 wrong arguments or files, nothing
-was started; 3 the guest asked for a reset; 4 the guest crashed; 5 stopped from outside (Ctrl-A x, SIGINT, SIGTERM).";
+was started; 3 the guest asked for a reset; 4 the guest crashed; 5 stopped from outside (Ctrl-A x, SIGINT, SIGTERM);
+6 EL2 is a release image, without the debug calls that this needs.";
 
 /// Pinfold's program for the host.
 #[derive(Debug, Parser)]
@@ -32,14 +36,14 @@ enum Command {
     Run(RunArguments),
     /// Show on this machine that what Pinfold promises holds
     Demo(DemoArguments),
-    /// Issue one raw host call
-    Call(CallArguments),
-    /// Say who owns a frame
-    Folio {
-        /// The frame's number
-        #[arg(value_parser = parse_number)]
-        pfn: u64,
-    },
+    /// Issue host calls: at a prompt, from the command line, or from a file
+    Hvc(HvcArguments),
+    /// Say who owns frames
+    Page(PageArguments),
+    /// List all of memory in ranges of equal state
+    Pages(PagesArguments),
+    /// Show the last calls and exits of each CPU
+    Trace(TraceArguments),
     /// Count the frames in each state
     Census,
     /// Show EL2's counters
@@ -80,8 +84,10 @@ fn perform(command: Command) -> Result<ExitStatus, Failure> {
     match command {
         Command::Run(arguments) => Plan::check(arguments)?.start(),
         Command::Demo(arguments) => demo::run(&arguments),
-        Command::Call(arguments) => inspect::call(&arguments),
-        Command::Folio { pfn } => inspect::folio(pfn),
+        Command::Hvc(arguments) => hvc::run(&arguments),
+        Command::Page(arguments) => pages::page(&arguments),
+        Command::Pages(arguments) => pages::pages(&arguments),
+        Command::Trace(arguments) => trace::trace(&arguments),
         Command::Census => inspect::census(),
         Command::Counters => inspect::counters(),
         Command::Stats => inspect::stats(),
@@ -115,7 +121,12 @@ mod tests {
             ("pinfold run --kernel x --mem much", "--mem"),
             ("pinfold run --kernel x --console pty", "--console"),
             ("pinfold run --kernel x --backing tape", "--backing"),
-            ("pinfold folio x", "is not a number"),
+            ("pinfold page x", "is not a number"),
+            ("pinfold page", "FRAMES"),
+            ("pinfold pages --state mine", "GUEST_SHARED_HOST"),
+            ("pinfold pages --vm x", "is not a number"),
+            ("pinfold trace --cpu x", "is not a number"),
+            ("pinfold trace --last x", "--last"),
         ] {
             let error = CommandLine::try_parse_from(line.split_whitespace()).unwrap_err();
             assert!(error.to_string().contains(expected), "{line}: {error}");

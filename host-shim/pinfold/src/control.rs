@@ -9,10 +9,12 @@ use std::io;
 use std::os::raw::c_ulong;
 
 use anyhow::Context;
-use pinfold_abi::{HostCall, SMCCC_SUCCESS, Status, UUID_FUNCTION};
+use pinfold_abi::{FEATURE_DEBUG_CALLS, HostCall, SMCCC_SUCCESS, Status, UUID_FUNCTION};
 use vmm_sys_util::ioctl::{
     _IOC_NONE, _IOC_READ, _IOC_WRITE, ioctl_expr, ioctl_with_mut_ref, ioctl_with_val,
 };
+
+use crate::ending::Failure;
 
 /// Where the device is.
 pub const DEVICE: &str = "/dev/pinfold";
@@ -229,6 +231,15 @@ impl Control {
             .with_context(|| format!("{DEVICE} refuses {call:?}"))?
             .done()
             .with_context(|| format!("EL2 refuses {call:?}"))
+    }
+
+    /// Refuses to go on under a release image of EL2.
+    pub fn expect_debug_calls(&self) -> Result<(), Failure> {
+        let [features, ..] = self.must(HostCall::Features {})?;
+        if features & FEATURE_DEBUG_CALLS == 0 {
+            return Err(Failure::NoDebugCalls);
+        }
+        Ok(())
     }
 
     /// Asks whose vendor-specific calls these are.

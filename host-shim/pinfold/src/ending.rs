@@ -21,6 +21,8 @@ pub enum ExitStatus {
     Crashed = 4,
     /// Somebody stopped the VM from outside: Ctrl-A x, SIGINT or SIGTERM.
     Stopped = 5,
+    /// EL2's image is a release image: it has no debug calls, and the command needs one.
+    NoDebugCalls = 6,
 }
 
 impl From<ExitStatus> for ExitCode {
@@ -32,6 +34,7 @@ impl From<ExitStatus> for ExitCode {
             ExitStatus::Reset => 3,
             ExitStatus::Crashed => 4,
             ExitStatus::Stopped => 5,
+            ExitStatus::NoDebugCalls => 6,
         };
         Self::from(code)
     }
@@ -43,6 +46,11 @@ pub enum Failure {
     /// The caller's arguments or files; found before anything was started.
     #[error("{0}")]
     BadInput(String),
+    /// EL2's image has no debug calls.
+    #[error(
+        "EL2 is a release image, built without the debug calls that this needs (feature debug-calls of pinfold-el2)"
+    )]
+    NoDebugCalls,
     /// Something that the host said no to while the command ran.
     #[error("{0:#}")]
     Host(#[from] anyhow::Error),
@@ -54,6 +62,7 @@ impl Failure {
     pub fn status(&self) -> ExitStatus {
         match self {
             Self::BadInput(_) => ExitStatus::BadInput,
+            Self::NoDebugCalls => ExitStatus::NoDebugCalls,
             Self::Host(_) => ExitStatus::Failed,
         }
     }
@@ -65,6 +74,7 @@ mod tests {
 
     #[test]
     fn bad_input_is_2_and_the_host_is_1() {
+        assert_eq!(Failure::NoDebugCalls.status(), ExitStatus::NoDebugCalls);
         assert_eq!(Failure::BadInput("x".into()).status(), ExitStatus::BadInput);
         assert_eq!(
             Failure::Host(anyhow::anyhow!("x")).status(),

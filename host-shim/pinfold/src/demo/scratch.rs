@@ -6,61 +6,16 @@
 use anyhow::{Context, bail, ensure};
 use pinfold_abi::claim::{Count, Flags, Gfn, Handle, Ipa, Order, Pfn, VcpuIndex};
 use pinfold_abi::{HostCall, Status, VM_PROTECTED};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 
 use crate::control::{Control, Pin, PinKind, Refused};
-use crate::layout::{GICD_BASE, GICR_BASE, PAGE};
+use crate::layout::{GICD_BASE, GICR_BASE};
+use crate::own_pages::Pages;
 
 /// The scratch VM's RAM starts at this guest frame.
 pub(super) const FIRST_GFN: u64 = 0x4_0000;
 const FRAMES: u64 = 16;
 /// Pages lent to the pool at a time.
 const LOAN: u64 = 16;
-
-/// Private pages of this process.
-#[derive(Debug)]
-pub(super) struct Pages {
-    memory: GuestMemoryMmap,
-    start: usize,
-}
-
-impl Pages {
-    /// Maps `count` pages and writes to each, so that it exists.
-    pub(super) fn new(count: u64) -> anyhow::Result<Self> {
-        let size = usize::try_from(count * PAGE)?;
-        let region = MmapRegion::<()>::new(size).context("cannot map memory")?;
-        let start = region.as_ptr().expose_provenance();
-        let region = GuestRegionMmap::new(region, GuestAddress(0)).context("no such address")?;
-        let memory = GuestMemoryMmap::from_regions(vec![region])?;
-        let pages = Self { memory, start };
-        for index in 0..count {
-            pages.fill(index, 0x5A)?;
-        }
-        Ok(pages)
-    }
-
-    /// Where page `index` lies.
-    pub(super) fn address(&self, index: u64) -> anyhow::Result<usize> {
-        let offset = usize::try_from(index * PAGE)?;
-        self.start.checked_add(offset).context("no such page")
-    }
-
-    /// Fills a page with a byte.
-    pub(super) fn fill(&self, index: u64, byte: u8) -> anyhow::Result<()> {
-        let content = vec![byte; usize::try_from(PAGE)?];
-        Ok(self
-            .memory
-            .write_slice(&content, GuestAddress(index * PAGE))?)
-    }
-
-    /// Whether a page holds nothing but `byte`.
-    pub(super) fn is_full_of(&self, index: u64, byte: u8) -> anyhow::Result<bool> {
-        let mut content = vec![0; usize::try_from(PAGE)?];
-        self.memory
-            .read_slice(&mut content, GuestAddress(index * PAGE))?;
-        Ok(content.iter().all(|found| *found == byte))
-    }
-}
 
 /// Pages of ours that EL2's pool has.
 #[derive(Debug, Default)]

@@ -12,11 +12,12 @@ use pinfold_abi::claim::Pfn;
 use pinfold_abi::{Counter, HostCall, State, Status, UUID_WORDS, VERSION};
 
 use super::guest::{Guest, own_program, wait};
-use super::scratch::{Pages, PoolLoan, ScratchVm};
+use super::scratch::{PoolLoan, ScratchVm};
 use super::snapshot::{Held, Holdings, Snapshot, counter};
 use super::{DemoArguments, Report};
 use crate::control::{Control, Pin, PinKind, Refused};
 use crate::layout::{PAGE, RAM_BASE};
+use crate::own_pages::Pages;
 
 /// How long a process that touches pages may take.
 const TOUCH_PATIENCE: Duration = Duration::from_secs(120);
