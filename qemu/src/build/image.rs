@@ -25,11 +25,18 @@ pub(crate) struct Bin {
     crate_name: &'static str,
     binary: &'static str,
     product: &'static str,
+    /// Whether it is built with its default features.
+    default_features: bool,
 }
 
 impl Bin {
     /// Pinfold itself.
     pub(crate) const PINFOLD: Self = Self::new("pinfold-el2", "pinfold", "pinfold");
+    /// Pinfold as it is released: without debug calls.
+    pub(crate) const RELEASE: Self = Self {
+        default_features: false,
+        ..Self::new("pinfold-el2", "pinfold", "pinfold-release")
+    };
     /// The bare-metal guests.
     pub(crate) const GUEST: Self = Self::new("guest-test", "guest", "guest");
     /// The bare-metal host.
@@ -40,6 +47,7 @@ impl Bin {
             crate_name,
             binary,
             product,
+            default_features: true,
         }
     }
 }
@@ -88,12 +96,12 @@ impl<'a> Cargo<'a> {
     /// Builds a bare-metal image into `out/`.
     pub(crate) fn image(&self, bin: &Bin) -> Result<Image> {
         let _lock = self.workspace.cache.lock("bare-metal")?;
-        self.step(bin.product).run(self.bare_metal("build").args([
-            "--package",
-            bin.crate_name,
-            "--bin",
-            bin.binary,
-        ]))?;
+        let mut build = self.bare_metal("build");
+        build.args(["--package", bin.crate_name, "--bin", bin.binary]);
+        if !bin.default_features {
+            build.arg("--no-default-features");
+        }
+        self.step(bin.product).run(&mut build)?;
         let elf = self.workspace.out(&format!("{}.elf", bin.product))?;
         self.collect(BARE_METAL, bin.binary, &elf)?;
         let flat = self.workspace.out(&format!("{}.img", bin.product))?;

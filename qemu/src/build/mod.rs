@@ -13,12 +13,11 @@ mod source;
 
 use crate::cache::Cache;
 use anyhow::{Context, Result};
-use image::Bin;
 use kernel::Recipe;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-pub(crate) use image::{BARE_METAL, Cargo, HOST};
+pub(crate) use image::{BARE_METAL, Bin, Cargo, HOST};
 
 pub(crate) use initramfs::alone as init_alone;
 pub(crate) use kernel::{allnoconfig, ensure_kept, function_at, merged};

@@ -15,6 +15,7 @@ mod mini_host;
 mod program;
 mod shell;
 mod tap;
+mod tools;
 mod unit;
 
 use crate::build::{DebugHost, Products, Workspace};
@@ -188,6 +189,7 @@ pub(crate) fn run(workspace: Workspace, filter: &str) -> Result<()> {
     tests.extend(program::tests());
     tests.extend(driver::tests());
     tests.extend(shell::tests());
+    tests.extend(tools::tests());
     tests.extend(cost::tests());
     tests.extend(exclusive_pins::tests());
     tests.extend(demonstration::tests());
