@@ -145,6 +145,9 @@ mod seeds {
         CensusDrifts = "The census counts a frame where it was, too.";
         LongDigest = "A digest is longer than it may be.";
         DigestsNothing = "A digest does not depend on the words.";
+        CutsRangePfn = "A range begins at a frame number that is cut to what it may be.";
+        RangeForgetsPlace = "A range goes on where the owner has other frames.";
+        EmptyTrace = "A CPU that keeps no trace has an empty one.";
         AnyCounter = "An unknown counter is 0.";
         CountsTwice = "Everything is counted twice.";
         LargeGranule = "A guest is told to share 64 KiB at a time.";

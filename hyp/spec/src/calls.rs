@@ -3,7 +3,7 @@
 use pinfold_abi::{FEATURE_DEBUG_CALLS, HostCall, Status, VERSION, limit};
 
 use crate::clause::Clause;
-use crate::ruling::{Ruling, done};
+use crate::ruling::{Ruling, done, refuse};
 use crate::state::{POOL_FLOOR, State};
 
 /// What the caller saw, where a rule leaves room.
@@ -56,6 +56,9 @@ pub(crate) fn floor(call: &HostCall) -> Option<u64> {
         | HostCall::FolioQuery { .. }
         | HostCall::FolioCensus {}
         | HostCall::FolioDigest { .. }
+        | HostCall::FolioRange { .. }
+        | HostCall::TraceStatus { .. }
+        | HostCall::TraceRead { .. }
         | HostCall::Counter { .. } => None,
     }
 }
@@ -109,6 +112,10 @@ impl State {
             HostCall::FolioQuery { pfn } => self.query(pfn.0),
             HostCall::FolioCensus {} => Ok(self.census()),
             HostCall::FolioDigest { first, count } => self.digest(first.0, count.0, seen),
+            HostCall::FolioRange { first } => self.range(first.0),
+            HostCall::TraceStatus { .. } | HostCall::TraceRead { .. } => {
+                Err(refuse(Clause::TraceOfNobody, Status::Invalid))
+            }
             HostCall::Counter { counter } => self.read_counter(counter.0),
         }
     }

@@ -118,6 +118,9 @@ clauses! {
     Census = "`FOLIO_CENSUS` counts the frames in each state.";
     DigestMalformed = "`FOLIO_DIGEST`: 1 to 1024 frames from the first of RAM to the last, or INVALID.";
     Digest = "`FOLIO_DIGEST` is the FNV-1a of the folio words.";
+    RangeMalformed = "`FOLIO_RANGE`: a 36-bit frame number, or INVALID.";
+    Range = "`FOLIO_RANGE` says how far the folios from a frame on are alike, 256 frames or to the end of the folio there, and whose they are.";
+    TraceOfNobody = "`TRACE_STATUS`, `TRACE_READ`: INVALID where a CPU keeps no trace.";
     CounterMalformed = "COUNTER: a counter that there is, or INVALID.";
     CounterValue = "COUNTER says how often it happened.";
 

@@ -19,7 +19,8 @@ const NO_END: u64 = u64::MAX;
 impl<M: Machine> Hypervisor<M> {
     /// How far the state of a frame goes: frames, state, order, VM and GFN.
     pub(super) fn folio_range(&self, first: claim::Pfn) -> Result<[u64; 5], Refusal> {
-        let first = Pfn::new(first.0).ok_or(Refusal::Invalid)?;
+        let first = seeded!(CutsRangePfn, first.0 & 0xF_FFFF_FFFF, first.0);
+        let first = Pfn::new(first).ok_or(Refusal::Invalid)?;
         let folios = self.memory.folios();
         let folio = folios.whole(first);
         let frames = reach(folios, first, folio);
@@ -35,7 +36,10 @@ impl<M: Machine> Hypervisor<M> {
 
     /// The oldest entry of a CPU's trace, and the next.
     pub(super) fn trace_status(&self, cpu: claim::Number) -> Result<[u64; 2], Refusal> {
-        let (oldest, next) = self.trace_of(cpu)?.kept();
+        let (oldest, next) = match self.trace_of(cpu) {
+            Err(_) if mutant!(EmptyTrace) => (0, 0),
+            ring => ring?.kept(),
+        };
         let number = |entry| u64::try_from(entry).unwrap_or(u64::MAX);
         Ok([number(oldest), number(next)])
     }
@@ -94,7 +98,8 @@ fn goes_on(folio: Whole, next: Whole) -> bool {
         | (FolioState::Wiping { .. }, FolioState::Wiping { .. }) => {
             match (folio.state.owner(), next.state.owner()) {
                 (Some((vm, gfn)), Some((next_vm, next_gfn))) => {
-                    vm == next_vm && gfn.checked_add(folio.order.frames()) == Some(next_gfn)
+                    let expected = gfn.checked_add(folio.order.frames());
+                    vm == next_vm && (expected == Some(next_gfn) || mutant!(RangeForgetsPlace))
                 }
                 _ => false,
             }

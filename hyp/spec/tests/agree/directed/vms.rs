@@ -9,7 +9,7 @@ use crate::lockstep::{EL2, FRAMES, GUEST, Judged, Lockstep, RAM, TABLE};
 
 scenarios! {
     uuid, smccc, unknown_calls, version, features, census, digest, digest_malformed, counter, counter_malformed, query,
-    query_malformed, pool_status, create_malformed, create, many_vms, handles, handles_of_all_calls, handles_again, region_malformed, region_overlaps,
+    query_malformed, range, range_malformed, trace_of_nobody, pool_status, create_malformed, create, many_vms, handles, handles_of_all_calls, handles_again, region_malformed, region_overlaps,
     region, many_regions, gic_malformed, gic, gic_access, start, phases_of_configuration, phase_of_run, phases_after_teardown,
     phases_before_teardown, teardown_begins, teardown_waits_for_vcpus, teardown_waits_for_frames, teardown_ends,
     lines_malformed, lines, vcpu_malformed, vcpu_unknown, vcpu_twice, vcpu, registers, registers_malformed, registers_after_run,
@@ -44,7 +44,7 @@ fn unknown_calls() -> Judged<Lockstep> {
         both.words([function, 1, 2, 3, 4, 5, 6, 7])?;
     }
     both.call(HostCall::Counter {
-        counter: claim::Number(8),
+        counter: claim::CounterNumber(8),
     })?;
     Ok(both)
 }
@@ -108,7 +108,7 @@ fn digest_malformed() -> Judged<Lockstep> {
 fn read_counters(both: &mut Lockstep) -> Judged {
     for counter in 0..9 {
         both.call(HostCall::Counter {
-            counter: claim::Number(counter),
+            counter: claim::CounterNumber(counter),
         })?;
     }
     Ok(())
@@ -135,7 +135,7 @@ fn counter_malformed() -> Judged<Lockstep> {
     let mut both = Lockstep::boot();
     for counter in [9, u64::MAX] {
         both.call(HostCall::Counter {
-            counter: claim::Number(counter),
+            counter: claim::CounterNumber(counter),
         })?;
     }
     Ok(both)
@@ -167,6 +167,63 @@ fn query() -> Judged<Lockstep> {
     both.begin(vm)?;
     both.reclaim(vm, GUEST, 512)?;
     look_at(&mut both, &[FIRST, FIRST + 5])?;
+    Ok(both)
+}
+
+fn ranges_from(both: &mut Lockstep, frames: &[u64]) -> Judged {
+    for frame in frames {
+        both.call(HostCall::FolioRange {
+            first: claim::Pfn(*frame),
+        })?;
+    }
+    Ok(())
+}
+
+fn range() -> Judged<Lockstep> {
+    let mut both = Lockstep::boot();
+    ranges_from(
+        &mut both,
+        &[
+            0,
+            RAM - 1,
+            RAM,
+            RAM + 500,
+            EL2,
+            TABLE,
+            RAM + FRAMES - 1,
+            RAM + FRAMES,
+        ],
+    )?;
+    both.register(TABLE, RAM, FRAMES)?;
+    let vm = both.live_vm()?;
+    both.give(vm, GUEST, FIRST, 1, 9)?;
+    both.give(vm, GUEST + 512, RAM, 2, 2)?;
+    // Neighbours that the guest has elsewhere.
+    both.give(vm, GUEST + 600, RAM + 8, 1, 2)?;
+    ranges_from(
+        &mut both,
+        &[FIRST, FIRST + 5, RAM, RAM + 3, RAM + 4, RAM + 8, TABLE],
+    )?;
+    both.begin(vm)?;
+    both.reclaim(vm, GUEST, 512)?;
+    ranges_from(&mut both, &[FIRST, FIRST + 5])?;
+    Ok(both)
+}
+
+fn range_malformed() -> Judged<Lockstep> {
+    let mut both = Lockstep::boot();
+    ranges_from(&mut both, &[1 << 36, (1 << 36) + RAM, u64::MAX])?;
+    Ok(both)
+}
+
+fn trace_of_nobody() -> Judged<Lockstep> {
+    let mut both = Lockstep::boot();
+    for cpu in [0, u64::MAX] {
+        let cpu = claim::Number(cpu);
+        both.call(HostCall::TraceStatus { cpu })?;
+        let (entry, part) = (claim::Number(0), claim::Number(0));
+        both.call(HostCall::TraceRead { cpu, entry, part })?;
+    }
     Ok(both)
 }
 
