@@ -210,17 +210,26 @@ impl Display for PinText {
         let Ok(word) = u32::try_from(self.0) else {
             return f.write_str("more than a pin word holds");
         };
-        let count = word & pin_word::COUNT_MASK;
+        let is_exclusive = word & pin_word::EXCLUSIVE != 0;
+        let counts = if is_exclusive {
+            pin_word::COUNT_MASK
+        } else {
+            !(pin_word::EXCLUSIVE | pin_word::ISOLATED)
+        };
+        let count = word & counts;
         match count {
             0 => f.write_str("no pin")?,
             1 => f.write_str("1 pin")?,
             _ => write!(f, "{count} pins")?,
         }
-        if word & pin_word::EXCLUSIVE != 0 {
+        if is_exclusive {
             f.write_str(", exclusive")?;
         }
         if word & pin_word::ISOLATED != 0 {
             f.write_str(", isolated")?;
+        }
+        if !is_exclusive {
+            return Ok(());
         }
         let order = (word & pin_word::ORDER_MASK) >> pin_word::ORDER_SHIFT;
         if order != 0 {

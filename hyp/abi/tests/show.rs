@@ -96,9 +96,11 @@ fn words_are_told() {
     );
     assert_eq!(PinText(0).to_string(), "no pin");
     assert_eq!(
-        PinText(0x2000_0003).to_string(),
-        "3 pins, stray bits 0x20000000"
+        PinText(0x6000_0001).to_string(),
+        "1 pin, exclusive, stray bits 0x20000000"
     );
+    // Ordinary pins are counted in the bits of the order, too.
+    assert_eq!(PinText(0x0100_0003).to_string(), "16777219 pins");
     assert_eq!(PinText(1 << 32).to_string(), "more than a pin word holds");
     assert_eq!(
         Exit([2, 0x40001, 1, 0]).to_string(),
