@@ -20,6 +20,7 @@ pub(crate) struct Cache {
 }
 
 /// The inputs of a product, as a running hash.
+#[derive(Clone)]
 pub(crate) struct Key(Sha256);
 
 impl Key {

@@ -5,12 +5,14 @@
 //! option on and off, and that sparse and `W=1` find nothing in the touched files that they did not find
 //! without the series. After the last one: a kernel that boots, and the same files without one after another of the features that the
 //! series deals with.
-//! Each of these counts as one test; the last line is `N passed, N failed`.
+//! Each of these counts as one test; the last line is `N passed, N failed`. What was right once is not asked again while its
+//! inputs stay as they are, so a run that was cut short goes on where it was.
 
 mod warnings;
 
 use crate::build::{Architecture, Source, Workspace, apply, end, init_alone, link};
 use crate::build::{allnoconfig, ensure_kept, kernel_make_from, merged, patches_of, touched};
+use crate::cache::Key;
 use crate::console::Console;
 use crate::machine::{Boot, Machine, Modules};
 use crate::step::Step;
@@ -55,7 +57,8 @@ pub(crate) fn run(workspace: &Workspace, extent: &Extent) -> Result<()> {
     let plain = Source::plain(workspace)?;
     let patches = patches_of(&workspace.path("host-shim/patches"))?;
     let scratch = Scratch::new(workspace, &plain, &patches)?;
-    let mut report = Report::default();
+    let mut report = Report::new(workspace)?;
+    let mut inputs = scratch.inputs()?;
     let variations: &[Variation] = if extent.quick {
         &[Variation::ARM64_ON]
     } else {
@@ -73,7 +76,10 @@ pub(crate) fn run(workspace: &Workspace, extent: &Extent) -> Result<()> {
     for (place, patch) in patches.iter().enumerate() {
         let name = patch.file_name().unwrap_or_default().to_string_lossy();
         let is_last = place + 1 == patches.len();
-        report.count(&format!("{name}: style"), style(workspace, &plain, patch));
+        inputs = inputs.file(patch)?;
+        report.ask(&inputs, &format!("{name}: style"), || {
+            style(workspace, &plain, patch)
+        })?;
         // What cannot be applied leaves nothing to ask of those that follow.
         apply(patch, &scratch.source)?;
         if extent.quick && !is_last {
@@ -81,7 +87,7 @@ pub(crate) fn run(workspace: &Workspace, extent: &Extent) -> Result<()> {
         }
         for variation in variations {
             let what = format!("{name}: builds for {}", variation.name);
-            report.count(&what, scratch.builds(variation, is_last));
+            report.ask(&inputs, &what, || scratch.builds(variation, is_last))?;
         }
         for (architecture, before) in &before {
             // In the end all of them: a later patch may have spoilt what an earlier one touched.
@@ -90,25 +96,24 @@ pub(crate) fn run(workspace: &Workspace, extent: &Extent) -> Result<()> {
             } else {
                 objects(&scratch.source, *architecture, &touched(patch)?)
             };
-            let found = scratch.warnings(*architecture, &objects);
             let what = format!("{name}: no new warnings for {}", architecture.name());
-            report.count(
-                &what,
-                found.and_then(|found| found.nothing_new_since(before)),
-            );
+            report.ask(&inputs, &what, || {
+                let found = scratch.warnings(*architecture, &objects)?;
+                found.nothing_new_since(before)
+            })?;
         }
         if extent.boot || is_last && !extent.quick {
-            report.count(&format!("{name}: boots"), scratch.boots());
+            report.ask(&inputs, &format!("{name}: boots"), || scratch.boots())?;
         }
     }
     if !extent.quick {
-        without_features(&scratch, &mut report);
+        without_features(&scratch, &inputs, &mut report)?;
     }
-    report.0.conclude()?;
+    report.tally.conclude()?;
     Ok(fs::remove_dir_all(&scratch.root)?)
 }
 
-fn without_features(scratch: &Scratch<'_>, report: &mut Report) {
+fn without_features(scratch: &Scratch<'_>, inputs: &Key, report: &mut Report) -> Result<()> {
     for feature in FEATURES {
         for variation in [
             Variation::ARM64_ON,
@@ -116,27 +121,59 @@ fn without_features(scratch: &Scratch<'_>, report: &mut Report) {
             Variation::X86_64_ON,
         ] {
             let what = format!("builds for {} without {feature}", variation.name);
-            report.count(&what, scratch.builds_without(&variation, feature));
+            report.ask(inputs, &what, || {
+                scratch.builds_without(&variation, feature)
+            })?;
         }
     }
+    Ok(())
 }
 
-/// Says how each question was answered, and counts.
-#[derive(Default)]
-struct Report(Tally);
+/// Says how each question was answered, counts, and remembers what was right.
+struct Report {
+    tally: Tally,
+    /// A file for each question that was answered well, named by its inputs.
+    answers: PathBuf,
+}
 
 impl Report {
-    fn count(&mut self, what: &str, result: Result<()>) {
-        match result {
+    fn new(workspace: &Workspace) -> Result<Self> {
+        let answers = workspace.cache.path("series-answers");
+        fs::create_dir_all(&answers)?;
+        Ok(Self {
+            tally: Tally::default(),
+            answers,
+        })
+    }
+
+    /// Asks, if it was not answered well before with the same inputs. Fails only if the answer cannot be remembered.
+    fn ask(
+        &mut self,
+        inputs: &Key,
+        what: &str,
+        question: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let answer = self
+            .answers
+            .join(inputs.clone().text("question", what).name());
+        if answer.exists() {
+            println!("ok    {what} (as before)");
+            self.tally.passed += 1;
+            return Ok(());
+        }
+        match question() {
             Ok(()) => {
                 println!("ok    {what}");
-                self.0.passed += 1;
+                self.tally.passed += 1;
+                fs::write(&answer, what)
+                    .with_context(|| format!("cannot write {}", answer.display()))?;
             }
             Err(error) => {
                 println!("FAIL  {what}: {error:#}");
-                self.0.failed += 1;
+                self.tally.failed += 1;
             }
         }
+        Ok(())
     }
 }
 
@@ -175,6 +212,7 @@ impl Variation {
 /// The source with some of the patches, and a build directory for each variation.
 struct Scratch<'a> {
     workspace: &'a Workspace,
+    plain: &'a Source,
     root: PathBuf,
     source: PathBuf,
     /// What any of the patches touches.
@@ -183,7 +221,7 @@ struct Scratch<'a> {
 
 impl<'a> Scratch<'a> {
     /// The unpatched source. Build directories do not outlive a run: make goes by time, and this source is older than they.
-    fn new(workspace: &'a Workspace, plain: &Source, patches: &[PathBuf]) -> Result<Self> {
+    fn new(workspace: &'a Workspace, plain: &'a Source, patches: &[PathBuf]) -> Result<Self> {
         let root = workspace.cache.path("series");
         if root.exists() {
             fs::remove_dir_all(&root)?;
@@ -197,10 +235,30 @@ impl<'a> Scratch<'a> {
         }
         Ok(Self {
             workspace,
+            plain,
             root,
             source,
             touched: all,
         })
+    }
+
+    /// What every answer depends on, besides the patches: the source, the configurations, the compilers, the files that are asked about.
+    fn inputs(&self) -> Result<Key> {
+        let mut key = self.plain.key()?;
+        for fragment in ["series.config", "bench.config"] {
+            key = key.file(&self.workspace.path("qemu/kernel").join(fragment))?;
+        }
+        for file in &self.touched {
+            key = key.text("touched", file);
+        }
+        for compiler in ["aarch64-linux-gnu-gcc", "gcc", "sparse"] {
+            let version = Command::new(compiler)
+                .arg("--version")
+                .output()
+                .with_context(|| format!("cannot run {compiler}"))?;
+            key = key.text(compiler, &String::from_utf8_lossy(&version.stdout));
+        }
+        Ok(key)
     }
 
     fn objects(&self, architecture: Architecture) -> Vec<String> {
