@@ -25,6 +25,17 @@ pub(crate) fn without_complaints(console: &mut Console) -> Result<()> {
     no_complaints(console.seen())
 }
 
+/// At the prompt of a host that has Pinfold's program: its kernel touched nothing that it gave away.
+pub(super) fn no_decoys_at_prompt(console: &mut Console) -> Result<()> {
+    console.type_line("pinfold counters")?;
+    let decoys = console.expect("DECOYS", GUARD)?;
+    ensure!(
+        decoys.split_whitespace().nth(1) == Some("0"),
+        "the host's kernel touched the guest's pages: {decoys}"
+    );
+    Ok(())
+}
+
 fn powered_off(console: &mut Console) -> Result<()> {
     let status = console.wait(GUARD)?;
     ensure!(status.success(), "QEMU ended with {status}");

@@ -47,13 +47,12 @@ const NOWHERE: Skips = &[
         "37 CMA: no CMA area (CONFIG_DMA_CMA); it takes the way of ZONE_MOVABLE",
         1,
     ),
-    ("43 kexec: no second kernel to load in this machine", 1),
     (
         "44 kdump: needs a second kernel, in reserved memory, after a panic",
         1,
     ),
     (
-        "45 KASAN: tags in hardware need MTE, the software kinds shadow no memory of users",
+        "45 KASAN: its shadow is other memory; tags in hardware need MTE",
         1,
     ),
 ];
