@@ -183,8 +183,8 @@ impl Exit {
         }
     }
 
-    /// Names the exit through vector `vector` of the four for a lower level: synchronous, IRQ, FIQ, `SError`. The next four are for
-    /// `AArch32`, which a protected guest does not have. `pending` asks for the INTID of the highest pending interrupt.
+    /// Names the exit through vector `vector` of the four for a lower level: synchronous, IRQ, FIQ, `SError`. The next four are for an
+    /// EL1 in `AArch32` (DDI 0487 D1.3.1.5), which nobody has; EL0 in `AArch32` comes through the first four. `pending` asks for the INTID of the highest pending interrupt.
     #[must_use]
     pub fn of_vector(vector: u64, syndrome: Syndrome, pending: impl FnOnce() -> u32) -> Self {
         match vector {

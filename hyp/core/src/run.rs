@@ -5,6 +5,7 @@
 //!
 //! | exit | decided here | the host learns |
 //! |---|---|---|
+//! | any, from `AArch32` | the vCPU has crashed | that it crashed |
 //! | interrupt of the host | nothing | that there was one |
 //! | virtual timer, list registers | inject, resume | nothing |
 //! | `WFI` | resume if an interrupt waits | when the timer fires |
@@ -109,6 +110,9 @@ impl<M: Machine> Hypervisor<M> {
         processor: &Processor,
     ) -> Resumption {
         self.counters.count(Counter::GuestExits);
+        if loaded.vcpu.context.is_aarch32() {
+            return loaded.crash(ILLEGAL_STATE);
+        }
         match exit {
             Exit::Interrupt if mutant!(SwallowsInterrupts) => Resumption::Guest,
             Exit::Interrupt => Resumption::Host(VcpuExit::Interrupt),
@@ -448,6 +452,9 @@ impl<M: Machine> Hypervisor<M> {
         ))
     }
 }
+
+/// What a guest that went to `AArch32` at EL0 crashes with: an illegal state (DDI 0487 D24.2.37), since no ID register offers it.
+const ILLEGAL_STATE: u64 = 0x0e << 26;
 
 /// Bit 31 of an MPIDR is RES1 (DDI 0487 D24.2.124).
 const AFFINITY_RES1: u64 = 1 << 31;

@@ -196,6 +196,12 @@ impl GuestContext {
         }
     }
 
+    /// It runs in `AArch32` (PSTATE.nRW), which only EL0 can.
+    #[must_use]
+    pub fn is_aarch32(&self) -> bool {
+        self.pstate & 1 << 4 != 0
+    }
+
     /// Steps over the instruction that trapped. All A64 instructions have four bytes.
     pub fn skip_instruction(&mut self) {
         self.pc = self.pc.wrapping_add(4);

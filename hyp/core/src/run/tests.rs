@@ -393,6 +393,23 @@ fn a_crash_is_final_and_shows_no_operand() {
 }
 
 #[test]
+fn what_comes_from_aarch32_ends_the_vcpu() {
+    for exit in [
+        Exit::Interrupt,
+        Exit::Call(Conduit::Hvc(0)),
+        Exit::Undefined,
+    ] {
+        let mut host = Host::new();
+        let mut loaded = host.enter(0, 0);
+        loaded.vcpu.context.pstate = 0x1d0;
+        let resumption = host.exit(&mut loaded, exit);
+        let esr = 0x0e << 26;
+        assert_eq!(resumption, Resumption::Host(VcpuExit::Crashed { esr }));
+        assert_eq!(loaded.vcpu.crashed, Some(esr));
+    }
+}
+
+#[test]
 fn waiting_ends_with_the_timer_or_an_interrupt() {
     let mut host = Host::new();
     let mut loaded = host.enter(0, 0);
