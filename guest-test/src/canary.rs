@@ -165,17 +165,14 @@ pub fn belongs_to(owner: u16, word: u64) -> bool {
     word >> 32 == value(owner, 0) >> 32
 }
 
-macro_rules! system_registers {
-    ($($register:literal $mask:literal),+ $(,)?) => {
-        /// Names of the registers, and the bits of each that keep what is written.
-        pub const SYSTEM_REGISTERS: &[(&str, u64)] = &[$(($register, $mask)),+];
-
-        /// The values of all of them.
-        pub type SystemRegisters = [u64; SYSTEM_REGISTERS.len()];
+macro_rules! registers {
+    ($(#[$doc:meta])+ $names:ident, $read:ident, $write:ident: $($register:literal $mask:literal),+ $(,)?) => {
+        $(#[$doc])+
+        pub const $names: &[(&str, u64)] = &[$(($register, $mask)),+];
 
         /// Reads them all.
         #[must_use]
-        pub fn read_system_registers() -> SystemRegisters {
+        pub fn $read() -> [u64; $names.len()] {
             // SAFETY: reading has no effect.
             [$(unsafe { let word: u64; asm!(concat!("mrs {0}, ", $register), out(reg) word, options(nomem, nostack)); word }),+]
         }
@@ -183,8 +180,8 @@ macro_rules! system_registers {
         /// Writes them all.
         ///
         /// # Safety
-        /// No probe runs on this CPU (`TPIDR_EL1` is among them) and no exception comes until the old values are back.
-        pub unsafe fn write_system_registers(values: &SystemRegisters) {
+        /// No probe runs on this CPU (`TPIDR_EL1` may be among them) and no exception comes until the old values are back.
+        pub unsafe fn $write(values: &[u64; $names.len()]) {
             let mut values = values.iter();
             $(if let Some(word) = values.next() {
                 // SAFETY: nothing in this image depends on the bits of the mask, see the list.
@@ -194,8 +191,13 @@ macro_rules! system_registers {
     };
 }
 
+/// The values of [`SYSTEM_REGISTERS`].
+pub type SystemRegisters = [u64; SYSTEM_REGISTERS.len()];
+
 // EL1 and EL0 registers that neither translation nor exception entry of a running image depends on (DDI 0487 D24.2).
-system_registers! {
+registers! {
+    /// Names of the registers, and the bits of each that keep what is written.
+    SYSTEM_REGISTERS, read_system_registers, write_system_registers:
     "tpidr_el0" 0xffff_ffff_ffff_ffff,
     "tpidrro_el0" 0xffff_ffff_ffff_ffff,
     "tpidr_el1" 0xffff_ffff_ffff_ffff,
@@ -208,6 +210,22 @@ system_registers! {
     "par_el1" 0x0000_ffff_ffff_f000,
     "csselr_el1" 0xf,
     "cntv_cval_el0" 0xffff_ffff_ffff_ffff,
+}
+
+// By encoding, since they are an extension: `APIA`, `APIB`, `APDA`, `APDB`, `APGA`. The images authenticate no pointer.
+registers! {
+    /// The keys of pointer authentication, where the CPU has them.
+    KEYS, read_keys, write_keys:
+    "S3_0_C2_C1_0" 0xffff_ffff_ffff_ffff,
+    "S3_0_C2_C1_1" 0xffff_ffff_ffff_ffff,
+    "S3_0_C2_C1_2" 0xffff_ffff_ffff_ffff,
+    "S3_0_C2_C1_3" 0xffff_ffff_ffff_ffff,
+    "S3_0_C2_C2_0" 0xffff_ffff_ffff_ffff,
+    "S3_0_C2_C2_1" 0xffff_ffff_ffff_ffff,
+    "S3_0_C2_C2_2" 0xffff_ffff_ffff_ffff,
+    "S3_0_C2_C2_3" 0xffff_ffff_ffff_ffff,
+    "S3_0_C2_C3_0" 0xffff_ffff_ffff_ffff,
+    "S3_0_C2_C3_1" 0xffff_ffff_ffff_ffff,
 }
 
 /// Values for the system registers that say whose they are.

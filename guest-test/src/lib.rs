@@ -9,11 +9,17 @@
 #![no_std]
 // Everything here is the bare machine; on the developer's machine the crate is empty.
 #![cfg(target_os = "none")]
+#![expect(
+    clippy::result_large_err,
+    reason = "a failure carries its text; there is one in a test's life"
+)]
 
+pub mod accesses;
 pub mod bytes;
 pub mod canary;
 pub mod console;
 pub mod gic;
+pub mod instruction;
 pub mod memory_probe;
 pub mod mmio;
 pub mod mmu;
@@ -22,6 +28,8 @@ pub mod probe;
 pub mod random;
 pub mod smccc;
 pub mod start;
+pub mod sweep;
 pub mod tap;
 pub mod timer;
+pub mod user;
 pub mod vectors;

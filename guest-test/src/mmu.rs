@@ -2,7 +2,7 @@
 //!
 //! The first GiB (devices on the `virt` machine and in Pinfold's guests) is Device-nGnRnE, the rest Normal write-back.
 //! 39-bit addresses: TTBR0 gives the low half, TTBR1 the same memory again from [`HIGH`] up (bit 55 set: what Linux would call a kernel address).
-//! Invariant: the table is written once, before any CPU turns translation on, except by [`map_block`].
+//! Invariant: the table is written once, before any CPU turns translation on, except by [`map_block`] and its like.
 
 use core::arch::asm;
 use core::cell::UnsafeCell;
@@ -21,7 +21,11 @@ pub const HIGH: u64 = 0xffff_ff80_0000_0000;
 const ENTRIES: usize = 512;
 
 /// Valid block, access flag, inner shareable, never executable at EL0 (DDI 0487 D8.3).
-const BLOCK: u64 = 1 | 1 << 10 | 3 << 8 | 1 << 54;
+const BLOCK: u64 = 1 | 1 << 10 | 3 << 8 | USER_NEVER;
+/// `UXN`: never executable at EL0.
+const USER_NEVER: u64 = 1 << 54;
+/// `AP[1]`: EL0 reads and writes, and EL1 does not execute.
+const USER: u64 = 1 << 6;
 /// Index 1 of MAIR: Normal, inner and outer write-back.
 const NORMAL: u64 = 1 << 2;
 /// Index 0 of MAIR, and never executable at EL1.
@@ -52,6 +56,15 @@ pub(crate) fn fill() {
 pub unsafe fn map_block(virtual_gib: usize, address: u64) {
     // SAFETY: the caller vouches.
     unsafe { replace_entry(virtual_gib, address | NORMAL | BLOCK) };
+}
+
+/// Makes the GiB at `virtual_gib` show `address` to EL0 too, which may run what is there.
+///
+/// # Safety
+/// As for [`map_block`].
+pub unsafe fn map_user_block(virtual_gib: usize, address: u64) {
+    // SAFETY: the caller vouches.
+    unsafe { replace_entry(virtual_gib, (address | NORMAL | BLOCK | USER) & !USER_NEVER) };
 }
 
 /// Makes the GiB at `virtual_gib` be translated by the level-2 table at `address`, whatever is there.

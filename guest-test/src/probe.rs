@@ -30,6 +30,12 @@ impl Fault {
         self.class() == 0x25
     }
 
+    /// An abort of a data access or a fetch, from EL0 or EL1.
+    #[must_use]
+    pub const fn is_abort(self) -> bool {
+        matches!(self.class(), 0x20 | 0x21 | 0x24 | 0x25)
+    }
+
     /// An instruction that EL1 does not know.
     #[must_use]
     pub const fn is_undefined(self) -> bool {

@@ -20,18 +20,22 @@ global_asm!(
     b       {unexpected}
     .endm
 
+    .macro  synchronous
+    .balign 128
+    mrs     x0, tpidr_el1
+    cbz     x0, 1f
+    mov     sp, x0
+    b       guest_test_probe_caught
+1:  b       {unexpected}
+    .endm
+
     .text
     .balign 2048
 guest_test_vectors:
     .rept 4
     unexpected
     .endr
-    .balign 128                     // synchronous, from EL1 on SP_EL1
-    mrs     x0, tpidr_el1
-    cbz     x0, 1f
-    mov     sp, x0
-    b       guest_test_probe_caught
-1:  b       {unexpected}
+    synchronous                     // from EL1 on SP_EL1
     .balign 128                     // IRQ
     stp     x0, x1, [sp, #-192]!
     stp     x2, x3, [sp, #16]
@@ -63,7 +67,15 @@ guest_test_vectors:
     ldp     x2, x3, [sp, #16]
     ldp     x0, x1, [sp], #192
     eret
-    .rept 10
+    .rept 2
+    unexpected
+    .endr
+    synchronous                     // from EL0
+    .rept 3
+    unexpected
+    .endr
+    synchronous                     // from EL0 in AArch32
+    .rept 3
     unexpected
     .endr
     "#,

@@ -130,4 +130,42 @@ tests! { "interrupts":
         check!(serve_until(intid, 1), "the line is up, no interrupt came");
         port::tell(0);
     }
+
+    /// A line that the host raised waits until the guest takes it; others run meanwhile.
+    keep_pending {
+        gic::start(0);
+        gic::enable(0, 40);
+        port::tell(1);
+        port::tell(2);
+        check!(serve_until(40, 1), "the interrupt that waited is gone");
+        port::tell(3);
+    }
+
+    /// All interrupts are enabled, and none comes.
+    none_pending {
+        gic::start(0);
+        for intid in (0..288).filter(|intid| *intid != timer::VIRTUAL_INTID) {
+            gic::enable(0, intid);
+        }
+        for _ in 0..100 {
+            let found = gic::serve();
+            check!(found.is_none(), "interrupt {found:?}, which is not ours");
+            gic::open_for_a_moment();
+            port::tell(0);
+        }
+        for intid in 0..288 {
+            check_eq!(gic::count(intid), 0, "interrupts {intid}");
+        }
+    }
+
+    /// The counter goes on, from one exit to the next.
+    time_goes_on {
+        let mut last = timer::now();
+        for _ in 0..300 {
+            port::tell(last);
+            let now = timer::now();
+            check!(now >= last, "the counter was {last:#x}, and is {now:#x}");
+            last = now;
+        }
+    }
 }

@@ -14,6 +14,7 @@ mod calls;
 mod devices;
 mod faults;
 mod interrupts;
+mod matrix;
 mod registers;
 
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +31,7 @@ const SUITES: &[&[Test]] = &[
     devices::TESTS,
     faults::TESTS,
     interrupts::TESTS,
+    matrix::TESTS,
     registers::TESTS,
 ];
 

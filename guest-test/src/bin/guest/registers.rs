@@ -91,4 +91,18 @@ tests! { "registers":
         check_eq!(features >> 32 & 0xf, 0, "SVE in ID_AA64PFR0_EL1");
         check_eq!(MPIDR_EL1.get() & 0xff_00ff_ffff, 0, "affinity of vCPU 0");
     }
+
+    /// The keys of pointer authentication begin as nobody's, and keep what the guest writes.
+    keys {
+        let mut wanted = [0; canary::KEYS.len()];
+        for round in 0..3 {
+            port::tell(round);
+            check_eq!(canary::read_keys(), wanted, "keys in round {round}");
+            for (number, key) in (0x500..).zip(&mut wanted) {
+                *key = canary::value(GUEST, number + round);
+            }
+            // SAFETY: this image authenticates no pointer.
+            unsafe { canary::write_keys(&wanted) };
+        }
+    }
 }

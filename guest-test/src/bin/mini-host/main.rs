@@ -18,6 +18,7 @@ mod calls;
 mod folio;
 mod frames;
 mod heap;
+mod interrupts;
 mod micro;
 mod platform;
 mod pool;

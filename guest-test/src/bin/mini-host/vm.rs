@@ -339,6 +339,48 @@ impl Vm {
         Ok(x0)
     }
 
+    /// The puppet makes a call that ends its turn; gives the exit.
+    pub(crate) fn last_words(&mut self, words: [u64; 4]) -> Result<Exit, Failure> {
+        let (words, ..) = Command::Hvc(words).words();
+        let mut event = self.next(0, 0)?;
+        for word in words {
+            check_eq!(event, Event::Asked, "the puppet's question");
+            event = self.turn(word)?;
+        }
+        match event {
+            Event::Exit(exit) => Ok(exit),
+            Event::Told(_) | Event::Asked | Event::Verdict(_) => Err(Failure::new(format_args!(
+                "{event:x?} after a call that ends the turn"
+            ))),
+        }
+    }
+
+    /// Runs vCPU 0 up to the next event, of which a WFI is one.
+    fn turn(&self, answer: u64) -> Result<Event, Failure> {
+        let mut exit = self.run(0, answer)?;
+        while exit.reason == ExitReason::Interrupt {
+            exit = self.run(0, 0)?;
+        }
+        let [first, _, third] = exit.details;
+        Ok(match exit.reason {
+            ExitReason::MmioRead if first == port::ASK => Event::Asked,
+            ExitReason::MmioWrite if first == port::TELL => Event::Told(third),
+            ExitReason::MmioRead
+            | ExitReason::MmioWrite
+            | ExitReason::Interrupt
+            | ExitReason::Wfi
+            | ExitReason::MemoryFault
+            | ExitReason::Shared
+            | ExitReason::UnshareRequest
+            | ExitReason::CpuOn
+            | ExitReason::PoweredOff
+            | ExitReason::SystemOff
+            | ExitReason::SystemReset
+            | ExitReason::Crashed
+            | ExitReason::Kick => Event::Exit(exit),
+        })
+    }
+
     /// Begins the teardown.
     pub(crate) fn teardown_begin(&self) -> Reply {
         calls::vm_teardown_begin(self.handle)

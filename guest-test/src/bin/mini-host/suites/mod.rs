@@ -1,7 +1,8 @@
-//! All tests, in the order in which they run: what needs no pin table first, storms last.
+//! All tests, in the order in which they run: what needs no pin table first, storms last, and what takes a CPU away.
 
 use guest_test::tap::Test;
 
+mod attacks;
 mod before;
 mod donation;
 mod guest;
@@ -9,6 +10,8 @@ mod interface;
 mod isolation;
 mod leaks;
 mod life;
+mod matrix;
+mod neighbours;
 mod pins;
 mod pool_frames;
 mod processors;
@@ -30,6 +33,10 @@ pub(crate) const ALL: &[&[Test]] = &[
     registers::TESTS,
     sharing::TESTS,
     guest::TESTS,
+    attacks::TESTS,
+    neighbours::TESTS,
+    matrix::TESTS,
     leaks::TESTS,
     storm::TESTS,
+    attacks::last::TESTS,
 ];
