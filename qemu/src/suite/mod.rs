@@ -4,6 +4,7 @@
 //! there are CPUs; each prints one line when it ends, with the cause and the log when it failed.
 //! The last line of all is `N passed, N failed`.
 
+mod attacks;
 mod bad_input;
 mod boot;
 mod cost;
@@ -179,8 +180,8 @@ impl Bench {
     }
 }
 
-/// Runs every test whose name contains the filter.
-pub(crate) fn run(workspace: Workspace, filter: &str) -> Result<()> {
+/// Every test, in the order in which they begin.
+fn all() -> Vec<Test> {
     let mut tests = Vec::new();
     tests.extend(unit::tests());
     tests.extend(mini_host::tests());
@@ -193,6 +194,18 @@ pub(crate) fn run(workspace: Workspace, filter: &str) -> Result<()> {
     tests.extend(cost::tests());
     tests.extend(exclusive_pins::tests());
     tests.extend(demonstration::tests());
+    tests
+}
+
+/// The names of all tests.
+#[cfg(test)]
+fn names() -> impl Iterator<Item = String> {
+    all().into_iter().map(|test| test.name)
+}
+
+/// Runs every test whose name contains the filter.
+pub(crate) fn run(workspace: Workspace, filter: &str) -> Result<()> {
+    let mut tests = all();
     tests.retain(|test| test.name.contains(filter));
     let bench = Bench::new(workspace).and_then(|bench| {
         if tests.iter().any(|test| test.needs_debug_host) {
