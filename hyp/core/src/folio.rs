@@ -313,6 +313,24 @@ impl Whole {
     }
 }
 
+#[cfg(any(test, feature = "test-machine"))]
+impl Clone for FolioArray {
+    fn clone(&self) -> Self {
+        Self {
+            first: self.first,
+            folios: crate::machine::test::words_like(self.folios),
+            census: self.census,
+        }
+    }
+}
+
+#[cfg(any(test, feature = "test-machine"))]
+impl Drop for FolioArray {
+    fn drop(&mut self) {
+        crate::machine::test::keep_words(core::mem::take(&mut self.folios));
+    }
+}
+
 impl FolioArray {
     /// Takes the memory for the words, the first of which speaks for `first`. Every frame is `NotRam` until it is said to be more.
     #[must_use]

@@ -90,6 +90,7 @@ impl Counters {
 
 /// The hypervisor's state.
 #[derive(Debug)]
+#[cfg_attr(any(test, feature = "test-machine"), derive(Clone))]
 pub struct Hypervisor<M: Machine> {
     /// Who owns what, and the tables that show it.
     pub memory: Memory<M>,

@@ -59,6 +59,7 @@ pub struct Tally {
 
 /// Who may use which frame, and the tables that say so to the hardware.
 #[derive(Debug)]
+#[cfg_attr(any(test, feature = "test-machine"), derive(Clone))]
 pub struct Memory<M: Machine> {
     pub(crate) machine: M,
     pub(crate) folios: FolioArray,

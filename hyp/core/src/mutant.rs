@@ -189,6 +189,8 @@ mod seeds {
         SkipsFlush = "Pages are removed without a flush.";
         SkipsBreak = "A block is replaced without a break.";
         LeaksTables = "Tables that are not linked any more stay in use.";
+        ReserveLeaks = "Tables stay in hand when there are not enough of them.";
+        RootStays = "A root stays in use when there is no room for its VM.";
         SkipsWipe = "What leaves a guest is not wiped.";
     }
 

@@ -9,6 +9,7 @@ use core::ops::{Deref, DerefMut};
 
 /// One value on the heap.
 #[derive(Debug)]
+#[cfg_attr(any(test, feature = "test-machine"), derive(Clone))]
 pub struct Owned<T>(Box<[T; 1]>);
 
 impl<T> Owned<T> {
@@ -16,10 +17,19 @@ impl<T> Owned<T> {
     #[must_use]
     pub fn try_new(value: T) -> Option<Self> {
         let mut cell = Vec::new();
-        cell.try_reserve_exact(1).ok()?;
+        make_room(&mut cell)?;
         cell.push(value);
         cell.into_boxed_slice().try_into().ok().map(Self)
     }
+}
+
+/// Makes room for one more, or returns nothing when the heap has none.
+pub(crate) fn make_room<T>(list: &mut Vec<T>) -> Option<()> {
+    #[cfg(any(test, feature = "test-machine"))]
+    if crate::machine::test::is_scarce() {
+        return None;
+    }
+    list.try_reserve_exact(1).ok()
 }
 
 impl<T> Deref for Owned<T> {

@@ -100,6 +100,7 @@ pub enum Place {
 
 /// The ranges that the host registered.
 #[derive(Debug, Default)]
+#[cfg_attr(any(test, feature = "test-machine"), derive(Clone))]
 pub struct PinTable {
     ranges: [Option<PinRange>; limit::MAX_PIN_RANGES],
 }

@@ -154,6 +154,7 @@ pub fn chunks(range: FrameRange<Intermediate>) -> impl Iterator<Item = FrameRang
 
 /// One regime.
 #[derive(Debug)]
+#[cfg_attr(any(test, feature = "test-machine"), derive(Clone))]
 pub struct Stage2 {
     root: RootTables,
     vmid: Vmid,

@@ -343,6 +343,7 @@ impl VcpuExit {
 
 /// A vCPU that is out of its VM because it runs.
 #[derive(Debug)]
+#[cfg_attr(any(test, feature = "test-machine"), derive(Clone))]
 pub struct LoadedVcpu {
     /// Handle of the VM.
     pub(crate) vm: VmHandle,

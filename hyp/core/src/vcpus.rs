@@ -16,6 +16,7 @@ pub const MAX_CPUS: usize = 8;
 
 /// Where a vCPU is.
 #[derive(Debug, Default)]
+#[cfg_attr(any(test, feature = "test-machine"), derive(Clone))]
 enum Slot {
     #[default]
     Absent,
@@ -25,6 +26,7 @@ enum Slot {
 
 /// The vCPUs of one VM.
 #[derive(Debug)]
+#[cfg_attr(any(test, feature = "test-machine"), derive(Clone))]
 pub struct Vcpus {
     count: usize,
     slots: [Slot; MAX_VCPUS],

@@ -30,6 +30,7 @@ const PRIVATE_LEVEL: u32 = 0xffff_0000;
 
 /// The interrupt controller of one VM.
 #[derive(Debug)]
+#[cfg_attr(any(test, feature = "test-machine"), derive(Clone))]
 pub struct Vgic {
     count: usize,
     /// IPAs of the distributor and of the first redistributor.

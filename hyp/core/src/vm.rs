@@ -15,7 +15,7 @@ use crate::vcpus::Vcpus;
 use alloc::vec::Vec;
 use pinfold_abi::limit;
 
-use crate::owned::Owned;
+use crate::owned::{Owned, make_room};
 
 /// What a caller says names a VM: bits 7:0 the slot, bits 31:8 the generation. A claim until [`VmTable::get`] has looked.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -82,6 +82,7 @@ pub enum Phase {
 
 /// The memory of a VM: its stage 2, the ranges of guest RAM, and how many frames it owns.
 #[derive(Debug)]
+#[cfg_attr(any(test, feature = "test-machine"), derive(Clone))]
 pub struct GuestMemory {
     pub(crate) slot: VmSlot,
     pub(crate) stage2: Stage2,
@@ -132,9 +133,7 @@ impl GuestMemory {
         if self.regions.len() >= limit::MAX_REGIONS && !mutant!(SeventeenRegions) {
             return Err(Refusal::Limit);
         }
-        self.regions
-            .try_reserve_exact(1)
-            .map_err(|_| Refusal::OutOfMemory)?;
+        make_room(&mut self.regions).ok_or(Refusal::OutOfMemory)?;
         if !mutant!(RegionForgotten) {
             self.regions.push(region);
         }
@@ -144,6 +143,7 @@ impl GuestMemory {
 
 /// A virtual machine.
 #[derive(Debug)]
+#[cfg_attr(any(test, feature = "test-machine"), derive(Clone))]
 pub struct Vm {
     /// The handle that names it.
     pub handle: VmHandle,
@@ -234,6 +234,7 @@ impl Vm {
 
 /// One place in the table.
 #[derive(Debug, Default)]
+#[cfg_attr(any(test, feature = "test-machine"), derive(Clone))]
 struct Slot {
     generation: u32,
     vm: Option<Owned<Vm>>,
@@ -241,6 +242,7 @@ struct Slot {
 
 /// All VMs.
 #[derive(Debug, Default)]
+#[cfg_attr(any(test, feature = "test-machine"), derive(Clone))]
 pub struct VmTable {
     slots: Vec<Slot>,
 }

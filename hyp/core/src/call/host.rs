@@ -269,7 +269,9 @@ impl<M: Machine> Hypervisor<M> {
         let stage2 = self.memory.create_stage2(handle.slot())?;
         let root = (stage2.root(), stage2.vmid());
         let Some(vm) = Owned::try_new(Vm::new(handle, stage2, Vcpus::new(count))) else {
-            self.memory.destroy_root(root.0, root.1);
+            if !mutant!(RootStays) {
+                self.memory.destroy_root(root.0, root.1);
+            }
             return Err(Refusal::OutOfMemory);
         };
         self.vms.insert(vm);

@@ -12,8 +12,9 @@
     reason = "a machine of the tests panics when core breaks a rule"
 )]
 
-use std::boxed::Box;
+use core::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::vec::Vec;
 
 use super::{
@@ -88,9 +89,9 @@ struct Place {
 }
 
 /// A machine of plain memory.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct FakeMachine {
-    tables: BTreeMap<u64, Box<[u64; TABLE_ENTRIES]>>,
+    tables: BTreeMap<u64, Arc<[u64; TABLE_ENTRIES]>>,
     places: BTreeMap<u64, Place>,
     roots: BTreeMap<u16, u64>,
     unpublished: BTreeSet<u64>,
@@ -352,7 +353,7 @@ impl FakeMachine {
         self.expect_unreachable(frame, 1, "a table is allocated");
         assert!(
             self.tables
-                .insert(frame, Box::new([0; TABLE_ENTRIES]))
+                .insert(frame, Arc::new([0; TABLE_ENTRIES]))
                 .is_none(),
             "table {frame:#x} is in use"
         );
@@ -382,11 +383,17 @@ impl FakeMachine {
 
 impl Machine for FakeMachine {
     fn allocate_table(&mut self) -> Option<Table> {
+        if is_scarce() {
+            return None;
+        }
         let frame = self.take_frame()?;
         Some(self.new_table(frame))
     }
 
     fn allocate_root(&mut self) -> Option<RootTables> {
+        if is_scarce() {
+            return None;
+        }
         let find = |frames: &[u64]| {
             frames
                 .iter()
@@ -473,7 +480,8 @@ impl Machine for FakeMachine {
             self.flushed_whole.remove(&place.vmid.0);
             self.retire(place, gfn, old);
         }
-        self.tables.get_mut(&frame).unwrap()[usize::from(index.raw())] = descriptor;
+        let entries = Arc::make_mut(self.tables.get_mut(&frame).unwrap());
+        entries[usize::from(index.raw())] = descriptor;
         if let Some((place, gfn)) = live {
             self.enlist(place, gfn, descriptor);
         }
@@ -519,7 +527,7 @@ impl Machine for FakeMachine {
     }
 
     fn prepare_hyp(&mut self, _: FrameRange<Physical>) -> Result<(), OutOfMemory> {
-        if self.hyp_is_full {
+        if self.hyp_is_full || is_scarce() {
             Err(OutOfMemory)
         } else {
             Ok(())
@@ -583,15 +591,93 @@ pub fn frames(first: u64, count: u64) -> FrameRange<Physical> {
     FrameRange::new(Pfn::new(first).unwrap(), count).unwrap()
 }
 
+std::thread_local! {
+    /// How many more allocations succeed before one fails.
+    static PLENTY: Cell<Option<u64>> = const { Cell::new(None) };
+    /// Folio arrays that nobody uses any more.
+    static SPARE_WORDS: RefCell<Vec<&'static mut [Folio]>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lets `plenty` allocations of this thread succeed, frames of the pool and objects on the heap alike, and the one after those fail.
+pub fn fail_after(plenty: u64) {
+    PLENTY.set(Some(plenty));
+}
+
+/// Lets all allocations succeed; says whether one was refused.
+#[must_use]
+pub fn fail_no_more() -> bool {
+    PLENTY.take().is_none()
+}
+
+/// Whether this allocation is the one that fails.
+pub(crate) fn is_scarce() -> bool {
+    let plenty = PLENTY.get();
+    PLENTY.set(plenty.and_then(|plenty| plenty.checked_sub(1)));
+    plenty == Some(0)
+}
+
+/// A copy of a folio array, in memory that is used again.
+pub(crate) fn words_like(words: &[Folio]) -> &'static mut [Folio] {
+    let found = SPARE_WORDS.with_borrow_mut(|spare| {
+        let place = spare.iter().position(|spare| spare.len() == words.len())?;
+        Some(spare.swap_remove(place))
+    });
+    let copy = found.unwrap_or_else(|| std::vec![Folio::HOST; words.len()].leak());
+    copy.copy_from_slice(words);
+    copy
+}
+
+/// Takes a folio array that nobody uses any more.
+pub(crate) fn keep_words(words: &'static mut [Folio]) {
+    // A thread that ends has no use for it.
+    SPARE_WORDS
+        .try_with(|spare| spare.borrow_mut().push(words))
+        .unwrap_or_default();
+}
+
+/// What a test machine has. RAM begins at [`RAM`].
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Frames of RAM.
+    pub frames: u64,
+    /// EL2's part of it: the first frame, and how many.
+    pub el2: (u64, u64),
+    /// How many of those are the first pool: the last ones.
+    pub pool: u64,
+    /// What the host may not reach although it is not RAM.
+    pub hole: Option<u64>,
+}
+
+impl Plan {
+    /// A machine with `frames` of RAM, in blocks of which one is EL2's.
+    #[must_use]
+    pub const fn of(frames: u64) -> Self {
+        Self {
+            frames,
+            el2: (EL2, EL2_FRAMES),
+            pool: POOL_FRAMES,
+            hole: Some(HOLE),
+        }
+    }
+}
+
 /// A hypervisor on a fake machine with `count` frames of RAM from [`RAM`].
 #[must_use]
 pub fn boot(count: u64) -> Hypervisor<FakeMachine> {
-    let machine = FakeMachine::new(frames(EL2 + EL2_FRAMES - POOL_FRAMES, POOL_FRAMES));
-    let words = std::vec![Folio::HOST; usize::try_from(count).unwrap()];
+    boot_on(Plan::of(count))
+}
+
+/// A hypervisor on this machine.
+#[must_use]
+pub fn boot_on(plan: Plan) -> Hypervisor<FakeMachine> {
+    let (first, count) = plan.el2;
+    let machine = FakeMachine::new(frames(first + count - plan.pool, plan.pool));
+    let words = std::vec![Folio::HOST; usize::try_from(plan.frames).unwrap()];
+    let holes: Vec<_> = plan.hole.map(|hole| frames(hole, 1)).into_iter().collect();
     let layout = Layout {
-        ram: &[frames(RAM, count)],
-        hyp: &[frames(EL2, EL2_FRAMES)],
-        holes: &[frames(HOLE, 1)],
+        ram: &[frames(RAM, plan.frames)],
+        hyp: &[frames(first, count)],
+        holes: &holes,
     };
     let mut hypervisor =
         Hypervisor::new(machine, Pfn::new(RAM).unwrap(), words.leak(), &layout).unwrap();

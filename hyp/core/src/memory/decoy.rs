@@ -19,6 +19,7 @@ pub const MOST: usize = 4;
 
 /// The decoy page, and where it is mapped.
 #[derive(Debug)]
+#[cfg_attr(any(test, feature = "test-machine"), derive(Clone))]
 pub struct Decoys {
     page: Pfn,
     folios: [Option<Whole>; MOST],

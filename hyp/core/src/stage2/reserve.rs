@@ -51,7 +51,9 @@ impl Reserve {
             *place = machine.allocate_table();
         }
         if reserve.tables.iter().flatten().count() < count {
-            reserve.release(machine);
+            if !mutant!(ReserveLeaks) {
+                reserve.release(machine);
+            }
             return Err(OutOfMemory);
         }
         Ok(reserve)

@@ -10,7 +10,7 @@ use pinfold_core::hypervisor::{
     CallRegisters, HostAbort, HostAbortOutcome, HostCallOutcome, Hypervisor,
 };
 use pinfold_core::id_registers::{ID_REGISTERS, Processor};
-use pinfold_core::machine::test::{self, FakeMachine};
+use pinfold_core::machine::test::{self, FakeMachine, Plan};
 use pinfold_core::machine::{HypAccess, Machine, Vmid};
 use pinfold_core::memory::decoy::MOST;
 use pinfold_core::run::Resumption;
@@ -21,7 +21,7 @@ use pinfold_spec::{
     Spec, Touch, TouchBy, TouchSeen, Violation,
 };
 
-pub(crate) use pinfold_core::machine::test::{EL2, EL2_FRAMES, HOLE, POOL_FRAMES, RAM};
+pub(crate) use pinfold_core::machine::test::{EL2, HOLE, RAM};
 
 /// Four blocks of RAM: the host's, EL2's, and two more of the host's.
 pub(crate) const FRAMES: u64 = 4 * 512;
@@ -36,25 +36,35 @@ const JUNK: u64 = 0xA5A5_5A5A_0000_0000;
 /// The specification's judgement.
 pub(crate) type Judged<T = ()> = Result<T, Violation>;
 
-/// Both sides.
+/// Both sides. A copy of it goes its own way.
+#[derive(Clone)]
 pub(crate) struct Lockstep {
-    hypervisor: Hypervisor<FakeMachine>,
+    pub(crate) hypervisor: Hypervisor<FakeMachine>,
     pub(crate) spec: Spec,
     /// vCPUs that run, with the registers of the host that runs them.
     pub(crate) loaded: BTreeMap<(u64, u64), (LoadedVcpu, CallRegisters)>,
-    processor: Processor,
+    pub(crate) processor: Processor,
+    /// Where the pin table is, or will be.
+    table: u64,
+    /// Whether everything is compared after each step.
+    pub(crate) compares: bool,
 }
 
 impl Lockstep {
     /// Both sides after boot; no pin table is registered.
     pub(crate) fn boot() -> Self {
-        let hypervisor = test::boot(FRAMES);
+        Self::boot_on(Plan::of(FRAMES), TABLE)
+    }
+
+    /// Both sides after boot on this machine. The host will have its pin table at `table`.
+    pub(crate) fn boot_on(plan: Plan, table: u64) -> Self {
+        let hypervisor = test::boot_on(plan);
         let spec = Spec::new(Boot {
-            ram: vec![(RAM, FRAMES)],
-            hyp: vec![(EL2, EL2_FRAMES)],
-            holes: vec![(HOLE, 1)],
+            ram: vec![(RAM, plan.frames)],
+            hyp: vec![plan.el2],
+            holes: plan.hole.into_iter().map(|hole| (hole, 1)).collect(),
             decoy: hypervisor.memory.decoy_page().raw(),
-            pool: POOL_FRAMES,
+            pool: plan.pool,
             set_aside: 1 + u64::try_from(MOST).unwrap(),
             debug_calls: true,
         });
@@ -67,10 +77,12 @@ impl Lockstep {
             spec,
             loaded: BTreeMap::new(),
             processor,
+            table,
+            compares: true,
         }
     }
 
-    fn machine(&mut self) -> &mut FakeMachine {
+    pub(crate) fn machine(&mut self) -> &mut FakeMachine {
         self.hypervisor.memory.machine_mut()
     }
 
@@ -78,7 +90,11 @@ impl Lockstep {
         self.hypervisor.memory.machine().pool_free()
     }
 
-    fn compare(&mut self) -> Judged {
+    /// Compares everything, if it is to be compared.
+    pub(crate) fn compare(&mut self) -> Judged {
+        if !self.compares {
+            return Ok(());
+        }
         let real = Real(&self.hypervisor);
         self.spec.compare(&real)
     }
@@ -204,9 +220,9 @@ impl Lockstep {
         self.spec.compare_end(&real)
     }
 
-    /// The host writes a pin word, at its place in the table at [`TABLE`].
+    /// The host writes a pin word, at its place in the table.
     pub(crate) fn pin(&mut self, pfn: u64, word: u32) {
-        let (frame, index) = (TABLE + (pfn - RAM) / 1024, (pfn - RAM) % 1024);
+        let (frame, index) = (self.table + (pfn - RAM) / 1024, (pfn - RAM) % 1024);
         self.machine()
             .set_pin_word(frame, usize::try_from(index).unwrap(), word);
         self.spec.host_writes_pin(frame, index, word);

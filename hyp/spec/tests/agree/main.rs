@@ -55,3 +55,11 @@ fn every_clause_is_exercised_and_kept() {
         }
     }
 }
+
+#[test]
+fn random_runs_are_as_specified() {
+    let outcome = random::runs(random::cases(), true);
+    assert!(outcome.failure.is_none(), "{}", outcome.failure.unwrap().1);
+    let missing: Vec<_> = outcome.exercised.missing().collect();
+    println!("{} steps judged; not exercised: {missing:?}", outcome.steps);
+}

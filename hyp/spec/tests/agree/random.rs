@@ -7,7 +7,9 @@ use std::cell::{Cell, RefCell};
 use pinfold_abi::{FUNCTION_BASE, HostCall, claim, pin_word};
 use pinfold_spec::{Exercised, GuestEvent, TouchBy};
 use proptest::prelude::*;
-use proptest::test_runner::{RngAlgorithm, TestCaseError, TestRng, TestRunner};
+use proptest::test_runner::{
+    FileFailurePersistence, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner,
+};
 
 use crate::directed::{FIRST, SHARE, UNSHARE};
 use crate::host::GICD;
@@ -497,15 +499,26 @@ fn seed() -> [u8; 32] {
     seed
 }
 
-#[test]
-fn random_runs_are_as_specified() {
-    let cases = std::env::var("PROPTEST_CASES")
-        .ok()
-        .and_then(|cases| cases.parse().ok());
+/// What random runs came to.
+pub(crate) struct Outcome {
+    /// The smallest run that fails, if one fails, and why.
+    pub(crate) failure: Option<(usize, String)>,
+    /// Steps judged.
+    pub(crate) steps: u64,
+    /// What was exercised.
+    pub(crate) exercised: Exercised,
+}
+
+/// Runs that failed once, by their seeds; they are tried first.
+const FAILURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/agree/failures.txt");
+
+/// Makes `cases` random runs; remembers one that fails if `remembers`.
+pub(crate) fn runs(cases: u32, remembers: bool) -> Outcome {
+    let persistence = FileFailurePersistence::Direct(FAILURES);
     let config = ProptestConfig {
-        cases: cases.unwrap_or(96),
-        max_shrink_iters: 2000,
-        failure_persistence: None,
+        cases,
+        max_shrink_iters: 4000,
+        failure_persistence: remembers.then_some(Box::new(persistence)),
         ..ProptestConfig::default()
     };
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed());
@@ -518,9 +531,20 @@ fn random_runs_are_as_specified() {
         exercised.borrow_mut().add(both.spec.exercised());
         Ok(())
     });
-    if let Err(error) = result {
-        panic!("{error}");
+    let failure = match result {
+        Ok(()) => None,
+        Err(TestError::Fail(_, smallest)) => Some((smallest.len(), format!("{smallest:#?}"))),
+        Err(TestError::Abort(why)) => Some((0, why.to_string())),
+    };
+    Outcome {
+        failure,
+        steps: judged.get(),
+        exercised: exercised.into_inner(),
     }
-    let missing: Vec<_> = exercised.borrow().missing().collect();
-    println!("{} steps judged; not exercised: {missing:?}", judged.get());
+}
+
+/// How many runs somebody wants, or as many as are usual.
+pub(crate) fn cases() -> u32 {
+    let cases = std::env::var("PROPTEST_CASES").ok();
+    cases.and_then(|cases| cases.parse().ok()).unwrap_or(96)
 }

@@ -184,6 +184,9 @@ const MEANT: &[(Clause, &[Mutant])] = &[
     (Clause::ContentWiped, &[Mutant::SkipsWipe]),
 ];
 
+/// Mutants that show only where an allocation fails though the pool is not dry: `tests/exhaustive` kills them.
+const ELSEWHERE: &[Mutant] = &[Mutant::ReserveLeaks, Mutant::RootStays];
+
 /// The clause that a mutant breaks.
 fn meant(mutant: Mutant) -> Clause {
     let mut rows = MEANT
@@ -232,7 +235,10 @@ fn every_mutant_is_killed_by_its_clause() {
     // Mutants that panic are expected; what they say is in the violation.
     std::panic::set_hook(Box::new(|_| {}));
     let mut alive = Vec::new();
-    for mutant in Mutant::ALL {
+    let ours = Mutant::ALL
+        .iter()
+        .filter(|mutant| !ELSEWHERE.contains(mutant));
+    for mutant in ours.clone() {
         if let Err(found) = hunt(*mutant, &clean) {
             alive.push((mutant, meant(*mutant), found));
         }
@@ -246,7 +252,7 @@ fn every_mutant_is_killed_by_its_clause() {
     assert_eq!(without, None, "a clause has no mutant");
     println!(
         "{} mutants are killed by {} clauses",
-        Mutant::ALL.len(),
+        ours.count(),
         Clause::ALL.len()
     );
 }
