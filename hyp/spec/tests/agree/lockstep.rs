@@ -21,7 +21,11 @@ use pinfold_spec::{
     Spec, Touch, TouchBy, TouchSeen, Violation,
 };
 
-pub(crate) use pinfold_core::machine::test::{EL2, HOLE, RAM};
+pub(crate) use pinfold_core::machine::test::RAM;
+
+/// Where EL2's memory starts, and the hole.
+pub(crate) const EL2: u64 = test::EL2;
+pub(crate) const HOLE: u64 = test::HOLE;
 
 /// Four blocks of RAM: the host's, EL2's, and two more of the host's.
 pub(crate) const FRAMES: u64 = 4 * 512;

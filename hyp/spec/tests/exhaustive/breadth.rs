@@ -189,7 +189,7 @@ fn every_state_of_two_pages() {
 #[test]
 #[ignore = "takes minutes: make long"]
 fn every_state_of_four_pages() {
-    explore(4, 20_000);
+    explore(4, 45_000);
 }
 
 /// Ways to break core, and in how many steps that can be seen.
