@@ -10,7 +10,7 @@ export RUSTC_BOOTSTRAP := 1
 CARGO_QEMU := CARGO_TARGET_DIR=$(PINFOLD_CACHE)/target /usr/bin/cargo qemu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages build run demo test check gup-bench series gdb clean
+.PHONY: help setup packages build run demo test check coverage fuzz long gup-bench series gdb clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -35,6 +35,15 @@ test: packages ## every test; ends with "N passed, N failed"
 
 check: packages ## format, lints, x86_64 tests, docs, unsafe budget
 	@$(CARGO_QEMU) check
+
+coverage: packages ## which lines of the core the tests run; fails below 95 %
+	@$(CARGO_QEMU) coverage
+
+fuzz: packages ## look for inputs that break the core; SECONDS=60
+	@$(CARGO_QEMU) fuzz $(if $(filter command line environment,$(origin SECONDS)),--seconds $(SECONDS))
+
+long: packages ## what takes hours: all states, long random runs and fuzzing; HOURS=2
+	@$(CARGO_QEMU) long $(if $(HOURS),--hours $(HOURS))
 
 gup-bench: packages ## what exclusive pins cost, in instructions; fails above the budget
 	@$(CARGO_QEMU) gup-bench

@@ -14,6 +14,8 @@ kernel="linux-source-6.12 gcc libc6-dev make patch flex bison bc perl xz-utils k
 cross="gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
 rust="rustc-web cargo-web rust-web-src rust-web-clippy rustfmt-web libstd-rust-web-dev:arm64"
 tools="gdb-multiarch shellcheck sparse device-tree-compiler"
+# Coverage is read by the LLVM that rustc has; libFuzzer is C++.
+measure="llvm-22 g++"
 
 say() { echo "pinfold: $*"; }
 
@@ -66,7 +68,7 @@ fetch_busybox() {
 }
 
 # shellcheck disable=SC2086
-need=$(missing $kernel $cross $rust $tools)
+need=$(missing $kernel $cross $rust $tools $measure)
 qemu_is_new && late= || late=" $emulator (version 9 or newer)"
 if [ -z "$need$late" ] && [ -x "$busybox" ]; then
     touch "$stamp"
@@ -74,7 +76,7 @@ if [ -z "$need$late" ] && [ -x "$busybox" ]; then
 fi
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     [ -x "$busybox" ] || late="$late, an arm64 static busybox as $busybox (programs of the virtual machines)"
-    say "install as root:$need$late (kernels: linux-source, gcc and what its build needs; EL2 and host programs: rust*, aarch64 cross gcc; to run: qemu; to look: gdb, shellcheck, sparse, dtc)"
+    say "install as root:$need$late (kernels: linux-source, gcc and what its build needs; EL2 and host programs: rust*, aarch64 cross gcc; to run: qemu; to look: gdb, shellcheck, sparse, dtc; to measure: llvm, g++)"
     exit 1
 fi
 

@@ -7,8 +7,11 @@ mod build;
 mod cache;
 mod check;
 mod console;
+mod coverage;
+mod fuzz;
 mod gup_bench;
 mod interactive;
+mod long;
 mod machine;
 mod series;
 mod step;
@@ -43,6 +46,12 @@ enum Verb {
     },
     /// Format, lints, tests on this machine, documentation, unsafe budget.
     Check,
+    /// Which lines of the core the tests on this machine run; fails below the share that they must.
+    Coverage,
+    /// Look for inputs that break the core, guided by coverage and by the specification's state.
+    Fuzz(fuzz::Extent),
+    /// Everything that takes hours: all states, long random runs, long fuzzing.
+    Long(long::Extent),
     /// What exclusive pins cost, in instructions for each page; fails when a budget is exceeded.
     GupBench,
     /// What a maintainer asks of every patch of the series; ends with `N passed, N failed`.
@@ -74,6 +83,9 @@ fn perform(verb: Verb) -> Result<()> {
         Verb::Demo => suite::run_demo(workspace),
         Verb::Test { filter } => suite::run(workspace, &filter),
         Verb::Check => check::run(&workspace),
+        Verb::Coverage => coverage::run(&workspace),
+        Verb::Fuzz(extent) => fuzz::run(&workspace, &extent),
+        Verb::Long(extent) => long::run(&workspace, &extent),
         Verb::GupBench => gup_bench::run(&workspace),
         Verb::Series(extent) => series::run(&workspace, &extent),
         Verb::Source => Source::patched(&workspace).map(|_| ()),

@@ -11,6 +11,7 @@
 //! | `rules/` | host calls: memory, pool, pin table, VMs, vCPUs, debug calls |
 //! | `guest` | what guests do: calls, aborts, power |
 //! | `touch` | what the host touches and does not own; decoys; the end of the machine |
+//! | `outline` | the state in one number, for fuzzers |
 //! | `shadow`, `compare` | stage 2 of host and guests, EL2's own stage 1, the pool, contents |
 //!
 //! Where several outcomes are right (which handle, how far a long call got, a dry pool), the outcome that was seen decides,
@@ -25,6 +26,7 @@ pub mod clause;
 mod compare;
 mod events;
 mod guest;
+mod outline;
 mod reality;
 mod rules;
 mod ruling;

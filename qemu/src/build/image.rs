@@ -86,6 +86,20 @@ impl<'a> Cargo<'a> {
         cargo
     }
 
+    /// A cargo command whose products are kept apart in `place`, because `flags` for rustc change all of them.
+    pub(crate) fn instrumented(&self, verb: &str, place: &str, flags: &[&str]) -> Command {
+        let mut cargo = self.command(verb);
+        cargo
+            .env("CARGO_TARGET_DIR", self.target().join(place))
+            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+        cargo
+    }
+
+    /// Where [`Cargo::instrumented`] leaves its products.
+    pub(crate) fn place(&self, place: &str) -> PathBuf {
+        self.target().join(place)
+    }
+
     /// A cargo command for the bare-metal target.
     pub(crate) fn bare_metal(&self, verb: &str) -> Command {
         let mut cargo = self.command(verb);
