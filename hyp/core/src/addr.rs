@@ -269,6 +269,15 @@ impl<S: Space> FrameRange<S> {
         }
     }
 
+    /// These frames but the last one, if there are more.
+    #[must_use]
+    pub const fn shorter(self) -> Self {
+        match Self::new(self.first, self.count.saturating_sub(1)) {
+            Some(shorter) => shorter,
+            None => self,
+        }
+    }
+
     /// The first frame.
     #[must_use]
     pub const fn first(self) -> Frame<S> {

@@ -101,6 +101,9 @@ pub trait Machine {
     /// Takes two adjoining frames of zeroes out of the pool, for a root.
     fn allocate_root(&mut self) -> Option<RootTables>;
 
+    /// Makes `root`, which says nothing yet, the regime that `vmid` names in the TLB, until it is freed.
+    fn name_root(&mut self, root: RootTables, vmid: Vmid);
+
     /// Puts a table's frame back into the pool. No walker can reach it any more.
     fn free_table(&mut self, table: Table);
 

@@ -116,6 +116,7 @@ impl<M: Machine> Memory<M> {
     ) -> Result<Self, OutOfMemory> {
         let mut machine = machine;
         let root = machine.allocate_root().ok_or(OutOfMemory)?;
+        machine.name_root(root, Vmid::HOST);
         let host = Stage2::new(root, Vmid::HOST, Background::Identity);
         let mut folios = FolioArray::new(first, folios);
         for ram in layout.ram {
@@ -246,6 +247,9 @@ impl<M: Machine> Memory<M> {
     /// Makes an empty stage 2 for the VM in `slot`.
     pub(crate) fn create_stage2(&mut self, slot: VmSlot) -> Result<Stage2, Refusal> {
         let root = stage2::allocate_root(&mut self.machine)?;
+        self.machine.name_root(root, slot.vmid());
+        // A VM may run before it has memory: walkers must see that there is nothing.
+        self.machine.publish();
         Ok(Stage2::new(root, slot.vmid(), Background::Vacant))
     }
 

@@ -188,6 +188,11 @@ mod seeds {
         NeverCollapses = "Tables that say nothing else than their parents stay.";
         SkipsFlush = "Pages are removed without a flush.";
         SkipsBreak = "A block is replaced without a break.";
+        FlushesOtherVmid = "What goes from one regime is flushed from another.";
+        FlushesOneLess = "The last frame of a range is not flushed.";
+        FreesBeforeFlush = "A table is freed before it is flushed.";
+        SkipsPublish = "A table is linked before walkers see what it says.";
+        SpareLost = "The table of a decoy that goes is not put aside again.";
         LeaksTables = "Tables that are not linked any more stay in use.";
         ReserveLeaks = "Tables stay in hand when there are not enough of them.";
         RootStays = "A root stays in use when there is no room for its VM.";

@@ -396,7 +396,7 @@ impl Stage2 {
         tables: &mut Tables<'_, M>,
     ) {
         if self.write_pages(table, chunk, Content::Vacant, tables) && !mutant!(SkipsFlush) {
-            tables.machine.invalidate(Scope::Range(self.vmid, chunk));
+            self.flush(chunk, tables.machine);
         }
     }
 
@@ -491,16 +491,28 @@ impl Stage2 {
             && !mutant!(SkipsBreak)
         {
             self.write(cell, Descriptor::VACANT, tables);
-            tables.machine.invalidate(Scope::Range(self.vmid, range));
+            if let (Entry::Table(table), true) = (old, mutant!(FreesBeforeFlush)) {
+                tables.machine.free_table(table);
+            }
+            self.flush(range, tables.machine);
         }
         if let Entry::Table(table) = old {
             tables.folios.set_entries(table, 0);
-            if !mutant!(LeaksTables) {
+            if !mutant!(LeaksTables) && !mutant!(FreesBeforeFlush) {
                 tables.machine.free_table(table);
             }
         }
-        tables.machine.publish();
+        if !mutant!(SkipsPublish) {
+            tables.machine.publish();
+        }
         self.write(cell, new, tables);
+    }
+
+    /// Removes what was made from the entries of `range` from every TLB.
+    fn flush<M: Machine>(&self, range: FrameRange<Intermediate>, machine: &mut M) {
+        let vmid = seeded!(FlushesOtherVmid, Vmid(self.vmid.0 ^ 1), self.vmid);
+        let range = seeded!(FlushesOneLess, range.shorter(), range);
+        machine.invalidate(Scope::Range(vmid, range));
     }
 
     /// Writes an entry of level 1 or 2 and keeps the count of its table. Root tables have no count: they never go.

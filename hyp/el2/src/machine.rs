@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use pinfold_core::addr::{FRAME_SHIFT, FRAME_SIZE, FrameRange, Pfn, Physical};
 use pinfold_core::machine::{
-    HypAccess, Machine, OutOfMemory, RootTables, Scope, Table, TableIndex,
+    HypAccess, Machine, OutOfMemory, RootTables, Scope, Table, TableIndex, Vmid,
 };
 
 #[cfg(feature = "debug-calls")]
@@ -62,6 +62,8 @@ impl Machine for El2Machine {
             high: Table::vouch(frame(low + FRAME)?),
         })
     }
+
+    fn name_root(&mut self, _root: RootTables, _vmid: Vmid) {}
 
     fn free_table(&mut self, table: Table) {
         // SAFETY: core says that no walker can reach it; it came from `allocate_table`.

@@ -3,6 +3,7 @@
 //! Whatever a walker could have cached of an entry that is overwritten stays until exactly the invalidation that removes it. The
 //! machine panics when core breaks a rule of the architecture or of Pinfold: makes before it broke, gives a frame a new
 //! user while an old one may still reach it, wipes or frees what somebody reaches, links a table before it is published.
+//! Beside it, `watch` tells the checker of the protocol what EL2 would do, step by step.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -25,6 +26,8 @@ use crate::folio::Folio;
 use crate::hypervisor::{CallRegisters, Hypervisor};
 use crate::memory::Layout;
 use crate::stage2::{Descriptor, Entry, Level};
+
+mod watch;
 
 /// Where the test machine's RAM starts: 1 GiB.
 pub const RAM: u64 = 0x40000;
@@ -91,7 +94,8 @@ struct Place {
 /// A machine of plain memory.
 #[derive(Clone, Debug, Default)]
 pub struct FakeMachine {
-    tables: BTreeMap<u64, Arc<[u64; TABLE_ENTRIES]>>,
+    tables: watch::Frames,
+    watch: watch::Watch,
     places: BTreeMap<u64, Place>,
     roots: BTreeMap<u16, u64>,
     unpublished: BTreeSet<u64>,
@@ -203,9 +207,10 @@ impl FakeMachine {
         self.roots.keys().map(|vmid| Vmid(*vmid))
     }
 
-    /// Whether no CPU has anything cached that is not in the tables any more.
+    /// Whether no CPU has anything cached that is not in the tables any more. Asked between two calls only.
     #[must_use]
     pub fn is_flushed(&self) -> bool {
+        self.watch.is_settled();
         self.stale.is_empty()
     }
 
@@ -357,10 +362,12 @@ impl FakeMachine {
                 .is_none(),
             "table {frame:#x} is in use"
         );
+        self.watch.allocated(frame, &self.tables);
         Table::vouch(Pfn::new(frame).unwrap())
     }
 
     fn put_frame(&mut self, frame: u64) {
+        self.watch.freed(frame, &self.tables);
         self.tables.remove(&frame).expect("only a table is freed");
         self.unpublished.remove(&frame);
         assert!(
@@ -408,23 +415,24 @@ impl Machine for FakeMachine {
             low: self.new_table(low),
             high: self.new_table(low + 1),
         };
-        // As the table of VMs does it: the lowest that is free.
-        let vmid = (0..=64)
-            .find(|vmid| !self.roots.contains_key(vmid))
-            .unwrap();
-        self.roots.insert(vmid, low);
-        self.flushed_whole.remove(&vmid);
+        Some(root)
+    }
+
+    fn name_root(&mut self, root: RootTables, vmid: Vmid) {
+        self.watch.named(root, vmid, &self.tables);
+        let low = root.low.frame().raw();
+        self.roots.insert(vmid.0, low);
+        self.flushed_whole.remove(&vmid.0);
         for (table, first) in [(low, 0), (low + 1, 1 << 27)] {
             self.places.insert(
                 table,
                 Place {
-                    vmid: Vmid(vmid),
+                    vmid,
                     level: Level::One,
                     first,
                 },
             );
         }
-        Some(root)
     }
 
     fn free_table(&mut self, table: Table) {
@@ -457,6 +465,8 @@ impl Machine for FakeMachine {
     fn write(&mut self, table: Table, index: TableIndex, descriptor: u64) {
         self.writes += 1;
         let frame = table.frame().raw();
+        self.watch
+            .stores(frame, index.raw(), descriptor, &self.tables);
         let old = self.read(table, index);
         self.unpublished.insert(frame);
         if old == descriptor {
@@ -488,11 +498,13 @@ impl Machine for FakeMachine {
     }
 
     fn publish(&mut self) {
+        self.watch.published(&self.tables);
         self.unpublished.clear();
     }
 
     fn invalidate(&mut self, scope: Scope) {
-        self.publish();
+        self.watch.invalidated(scope, &self.tables);
+        self.unpublished.clear();
         match scope {
             Scope::All(vmid) => {
                 self.stale.retain(|stale| stale.vmid != vmid);
@@ -512,12 +524,15 @@ impl Machine for FakeMachine {
     }
 
     fn wipe(&mut self, frame: Pfn) {
+        self.watch.written(frame.raw(), &self.tables);
+        self.watch.cleaned(frame.raw(), &self.tables);
         self.expect_unreachable(frame.raw(), 1, "a frame is wiped");
         self.wiped += 1;
         self.content.remove(&frame.raw());
     }
 
     fn clean(&mut self, frame: Pfn) {
+        self.watch.cleaned(frame.raw(), &self.tables);
         self.expect_unreachable(frame.raw(), 1, "a frame is cleaned");
         self.cleaned += 1;
     }
@@ -577,6 +592,7 @@ impl Machine for FakeMachine {
     fn pool_remove(&mut self) -> Option<Pfn> {
         let frame = self.donated_free.pop()?;
         self.donated.remove(&frame);
+        self.watch.written(frame, &self.tables);
         Pfn::new(frame)
     }
 
@@ -682,9 +698,11 @@ pub fn boot_on(plan: Plan) -> Hypervisor<FakeMachine> {
     let mut hypervisor =
         Hypervisor::new(machine, Pfn::new(RAM).unwrap(), words.leak(), &layout).unwrap();
     let decoy = hypervisor.memory.decoy_page().raw();
+    let root = hypervisor.memory.host().root().low.frame().raw();
     let machine = hypervisor.memory.machine_mut();
     machine.running = true;
     machine.decoy = decoy;
+    machine.watch.started(root, &machine.tables);
     hypervisor
 }
 

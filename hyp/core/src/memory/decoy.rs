@@ -120,7 +120,9 @@ impl<M: Machine> Memory<M> {
     /// Notes that `folio` has a decoy now; the oldest one makes way if there are as many as there can be.
     fn make_room(&mut self, folio: Whole) {
         // What the host's kernel wrote into another folio's decoy must not be seen in this one's.
-        if !mutant!(UsedDecoy) {
+        if mutant!(UsedDecoy) {
+            self.machine.clean(self.decoys.page);
+        } else {
             self.machine.wipe(self.decoys.page);
         }
         let place = self.decoys.next % MOST;
@@ -163,7 +165,7 @@ impl<M: Machine> Memory<M> {
             Content::Vacant,
             &mut reserve,
         );
-        let table_became_free = folio.order == Order::BLOCK;
+        let table_became_free = folio.order == Order::BLOCK && !mutant!(SpareLost);
         let place = self.decoys.spare.iter_mut().find(|place| place.is_none());
         if let Some(place) = place.filter(|_| table_became_free) {
             *place = self.machine.allocate_table();

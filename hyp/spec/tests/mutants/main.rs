@@ -128,6 +128,11 @@ const MEANT: &[(Clause, &[Mutant])] = &[
             Mutant::SharedStaysMapped,
             Mutant::SkipsFlush,
             Mutant::SkipsBreak,
+            Mutant::FlushesOtherVmid,
+            Mutant::FlushesOneLess,
+            Mutant::FreesBeforeFlush,
+            Mutant::SkipsPublish,
+            Mutant::LeaksTables,
         ],
     ),
     (Clause::LineMalformed, &[Mutant::AnyLevel]),
@@ -180,7 +185,7 @@ const MEANT: &[(Clause, &[Mutant])] = &[
     (Clause::MachineEnds, &[Mutant::EndsUnwiped]),
     (Clause::HostDevices, &[Mutant::HolesStay]),
     (Clause::LargestEntries, &[Mutant::NeverCollapses]),
-    (Clause::PoolBalance, &[Mutant::LeaksTables]),
+    (Clause::PoolBalance, &[Mutant::SpareLost]),
     (Clause::ContentWiped, &[Mutant::SkipsWipe]),
 ];
 
