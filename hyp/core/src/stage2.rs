@@ -480,7 +480,7 @@ impl Stage2 {
 
     /// Writes an entry of level 1 or 2: breaks what was there, flushes, frees a table that hung there, then makes.
     fn replace<M: Machine>(&self, cell: Cell, new: Descriptor, tables: &mut Tables<'_, M>) {
-        let old = cell.entry(tables.machine);
+        let mut old = cell.entry(tables.machine);
         let reach = match old {
             Entry::Vacant | Entry::Parked(_) => 0,
             // Any address in a block finds its cached entry (DDI 0487, D8.17.5).
@@ -493,12 +493,13 @@ impl Stage2 {
             self.write(cell, Descriptor::VACANT, tables);
             if let (Entry::Table(table), true) = (old, mutant!(FreesBeforeFlush)) {
                 tables.machine.free_table(table);
+                old = Entry::Vacant;
             }
             self.flush(range, tables.machine);
         }
         if let Entry::Table(table) = old {
             tables.folios.set_entries(table, 0);
-            if !mutant!(LeaksTables) && !mutant!(FreesBeforeFlush) {
+            if !mutant!(LeaksTables) {
                 tables.machine.free_table(table);
             }
         }

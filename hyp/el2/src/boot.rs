@@ -10,10 +10,11 @@ use pinfold_core::addr::FRAME_SIZE;
 
 use crate::complaint::{self, Complaint};
 use crate::device_tree::{Tree, check, host as host_tree};
-use crate::mmu::{self, Access, BLOCK, LIMIT, STAGE1};
+use crate::mmu::{self, Access, BLOCK, LIMIT};
 use crate::percpu::{self, power};
 use crate::platform::{self, Bytes, Platform};
 use crate::sysreg::{ID_AA64MMFR0_EL1, ID_AA64MMFR4_EL1, field};
+use crate::translation::watch;
 use crate::width::{narrow, wide};
 use crate::{cache, console, gic, heap, host, hypervisor, semihosting, symbols};
 
@@ -26,6 +27,7 @@ const LEAST_RAM: u64 = 512 << 20;
 pub(crate) extern "C" fn boot_cpu(device_tree: usize) -> ! {
     percpu::set_up();
     console::set_up();
+    mmu::show_tables();
     match bring_up(device_tree) {
         Ok(never) => match never {},
         Err(complaint) => complaint::stop(&complaint),
@@ -62,6 +64,7 @@ fn bring_up(device_tree: usize) -> Result<Infallible, Complaint> {
     if platform::wants_semihosting(&tree) {
         semihosting::allow();
     }
+    watch::choose_fault(platform::own_arguments(&tree));
     let platform = platform::read(&tree)?;
     map_devices(&platform)?;
     number_cpus(&platform)?;
@@ -84,6 +87,7 @@ fn bring_up(device_tree: usize) -> Result<Infallible, Complaint> {
     announce(&platform, taken);
     log::info!("entering host at EL1");
     host::set_up_cpu();
+    watch::begin_fault();
     host::enter(kernel, blob_place.start)
 }
 
@@ -125,8 +129,7 @@ fn map_device_tree(address: usize, image: Bytes) -> Result<&'static [u8], Compla
         return Err(NONE(address));
     }
     let (start, end) = blocks(address, check::LARGEST);
-    STAGE1
-        .lock()
+    mmu::stage1()
         .map(start, end, Access::Constant)
         .map_err(|mmu::NoTable| Complaint::OutOfFrames)?;
     let header = bytes_at(address, 8);
@@ -155,7 +158,7 @@ fn replace_device_tree(address: usize, room: usize, new: &[u8]) -> Result<(), Co
         ));
     }
     let (start, end) = blocks(address, check::LARGEST);
-    let mut stage1 = STAGE1.lock();
+    let mut stage1 = mmu::stage1();
     stage1.unmap(start, end);
     stage1
         .map(start, end, Access::Data)
@@ -171,7 +174,7 @@ fn replace_device_tree(address: usize, room: usize, new: &[u8]) -> Result<(), Co
 /// The console and the redistributors, which EL2 keeps mapped.
 fn map_devices(platform: &Platform<'_>) -> Result<(), Complaint> {
     let frames = |range: &Bytes| (narrow(range.start), narrow(range.end));
-    let mut stage1 = STAGE1.lock();
+    let mut stage1 = mmu::stage1();
     let uart = Bytes {
         start: platform.uart,
         end: platform.uart + FRAME_SIZE,
@@ -233,8 +236,7 @@ fn folio_array(platform: &Platform<'_>) -> Result<Bytes, Complaint> {
 
 fn map_folio_array(place: Bytes) -> Result<(), Complaint> {
     let [start, end] = [place.start, place.end].map(narrow);
-    STAGE1
-        .lock()
+    mmu::stage1()
         .map(start, end, Access::Data)
         .map_err(|mmu::NoTable| Complaint::OutOfFrames)
 }

@@ -8,8 +8,8 @@ use core::arch::asm;
 use aarch64_cpu::registers::Readable;
 use pinfold_core::addr::FRAME_SIZE;
 
-use crate::barrier;
 use crate::sysreg::{CTR_EL0, DCZID_EL0};
+use crate::translation::barrier;
 use crate::width::narrow;
 
 macro_rules! by_line {
@@ -48,7 +48,7 @@ pub(crate) fn forget_instructions() {
     barrier::context();
 }
 
-/// Overwrites the frame at `address` with zeroes and cleans it to the point of coherency.
+/// Overwrites the frame at `address` with zeroes.
 ///
 /// # Safety
 /// The frame is mapped writable at `address`, and no reference into it exists.
@@ -68,5 +68,4 @@ pub(crate) unsafe fn clear_frame(address: usize) {
             unsafe { word.write_volatile(0) };
         }
     }
-    clean_and_invalidate(address, size);
 }

@@ -11,9 +11,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use aarch64_cpu::registers::CPTR_EL2;
 use pinfold_core::vcpu::FpState;
 
-use crate::barrier;
 use crate::percpu::{self, CPUS};
 use crate::sysreg::{ID_AA64PFR0_EL1, ID_AA64PFR1_EL1, Readable, SVCR, Writeable, field};
+use crate::translation::barrier;
 
 /// `SVCR.SM`: streaming mode.
 const STREAMING: u64 = 1;

@@ -17,10 +17,10 @@ use pinfold_core::redistributor::{self, CONTROL_FRAME, Direction};
 use pinfold_core::vcpu::InterfaceState;
 use pinfold_core::vgic::{ListRegisters, MAX_LISTS};
 
-use crate::barrier;
 use crate::percpu::{self, CPUS};
 use crate::platform::{AFFINITY, Bytes};
 use crate::sysreg::{ICC_HPPIR1_EL1, Readable, Writeable};
+use crate::translation::barrier;
 use crate::width::{narrow, wide};
 
 /// The private interrupts that are EL2's.

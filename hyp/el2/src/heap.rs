@@ -13,6 +13,8 @@ use core::ptr::NonNull;
 use buddy_system_allocator::Heap;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 
+use crate::translation::watch;
+
 /// Bytes of a frame.
 const FRAME: usize = 4096;
 /// Frames kept back for stage-1 tables.
@@ -140,14 +142,18 @@ fn clear(block: NonNull<u8>, bytes: usize) {
     unsafe { block.write_bytes(0, bytes) };
 }
 
-/// One zeroed frame.
+/// One zeroed frame, for a table.
 pub(crate) fn allocate_frame() -> Option<usize> {
-    allocate_zeroed(ONE)
+    let frame = allocate_zeroed(ONE)?;
+    watch::allocated(frame, 1);
+    Some(frame)
 }
 
-/// Two adjoining zeroed frames, aligned to both.
+/// Two adjoining zeroed frames for tables, aligned to both.
 pub(crate) fn allocate_two_frames() -> Option<usize> {
-    allocate_zeroed(TWO)
+    let frames = allocate_zeroed(TWO)?;
+    watch::allocated(frames, 2);
+    Some(frames)
 }
 
 /// Frees what [`allocate_frame`] gave.
@@ -155,6 +161,7 @@ pub(crate) fn allocate_two_frames() -> Option<usize> {
 /// # Safety
 /// `frame` came from [`allocate_frame`] and nothing points to it any more, no walker either.
 pub(crate) unsafe fn free_frame(frame: usize) {
+    watch::freed(frame, 1);
     free(frame, ONE);
 }
 
@@ -163,6 +170,7 @@ pub(crate) unsafe fn free_frame(frame: usize) {
 /// # Safety
 /// `frames` came from [`allocate_two_frames`] and nothing points there any more, no walker either.
 pub(crate) unsafe fn free_two_frames(frames: usize) {
+    watch::freed(frames, 2);
     free(frames, TWO);
 }
 
@@ -184,11 +192,13 @@ pub(crate) fn allocate_stage1_table() -> Option<usize> {
     drop(pool);
     let block = NonNull::new(core::ptr::with_exposed_provenance_mut::<u8>(frame))?;
     clear(block, FRAME);
+    watch::allocated(frame, 1);
     Some(frame)
 }
 
 /// Takes back an unlinked table of EL2's stage 1; what is kept back is filled up first.
 pub(crate) fn free_stage1_table(frame: usize) {
+    watch::freed(frame, 1);
     let kept = keep(&mut pool(), frame);
     if !kept {
         free(frame, ONE);

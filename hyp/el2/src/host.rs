@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use aarch64_cpu::registers::{
     CNTHCTL_EL2, CNTKCTL_EL1, CNTVOFF_EL2, CPTR_EL2, ELR_EL2, HCR_EL2, ICH_HCR_EL2, MDCR_EL2,
-    MIDR_EL1, MPIDR_EL1, SCTLR_EL1, SCTLR_EL2, SPSR_EL2, VMPIDR_EL2, VTCR_EL2, VTTBR_EL2,
+    MIDR_EL1, MPIDR_EL1, SCTLR_EL1, SCTLR_EL2, SPSR_EL2, VMPIDR_EL2, VTCR_EL2,
 };
 
 use crate::sysreg::{
@@ -19,7 +19,7 @@ use crate::sysreg::{
     ID_AA64SMFR0_EL1, LORC_EL1, MPAM2_EL2, MPAMHCR_EL2, PMBIDR_EL1, PMCR_EL0, PMSCR_EL2, Readable,
     SMCR_EL2, SMIDR_EL1, SMPRIMAP_EL2, TRBIDR_EL1, TRFCR_EL2, VPIDR_EL2, Writeable, ZCR_EL2, field,
 };
-use crate::{barrier, tlb};
+use crate::translation::{barrier, root, tlb, watch};
 
 /// HCR_EL2: stage 2 on, SMC trapped, EL1 is AArch64.
 const HCR: u64 = HCR_VM | 1 << 19 | 1 << 31;
@@ -82,6 +82,7 @@ fn one_of_each<const N: usize>(features: [(bool, u64); N]) -> u64 {
 
 /// Sets every EL2 register that EL1 depends on. Once on each CPU, at boot, `CPU_ON` and resume.
 pub(crate) fn set_up_cpu() {
+    watch::set_up_cpu();
     identity();
     timer();
     interrupt_controller();
@@ -256,7 +257,7 @@ fn vectors() {
 
 fn stage2() {
     VTCR_EL2.set(vtcr());
-    VTTBR_EL2.set(vttbr());
+    root::select(vttbr());
     HCR_EL2.set(hcr());
 }
 

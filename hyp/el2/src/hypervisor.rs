@@ -8,20 +8,21 @@ use pinfold_core::addr::{FRAME_SHIFT, FrameRange, Pfn, Physical};
 use pinfold_core::folio::Folio;
 use pinfold_core::hypervisor::Hypervisor;
 use pinfold_core::memory::Layout;
-use spin::mutex::{SpinMutex, SpinMutexGuard};
+use spin::mutex::SpinMutex;
 use spin::once::Once;
 
 use crate::complaint::Complaint;
 use crate::gic;
 use crate::machine::El2Machine;
 use crate::platform::{Bytes, Platform};
+use crate::translation::lock::{self, Watched};
 use crate::width::narrow;
 
 static HYPERVISOR: Once<SpinMutex<Hypervisor<El2Machine>>> = Once::new();
 
 /// Takes the lock. Nothing that needs it runs before [`set_up`].
-pub(crate) fn lock() -> SpinMutexGuard<'static, Hypervisor<El2Machine>> {
-    HYPERVISOR.wait().lock()
+pub(crate) fn lock() -> Watched<Hypervisor<El2Machine>, { lock::MEMORY }> {
+    Watched::take(HYPERVISOR.wait())
 }
 
 /// The whole frames of a range.
@@ -68,8 +69,11 @@ pub(crate) fn set_up(
         hyp: &hyp,
         holes: &holes,
     };
+    // Nobody else runs yet.
+    lock::taken::<{ lock::MEMORY }>();
     let hypervisor = Hypervisor::new(El2Machine::new(), first.first(), folios, &layout)
         .map_err(|_| Complaint::OutOfFrames)?;
+    lock::released::<{ lock::MEMORY }>();
     let root = hypervisor.memory.host().root().low.frame().address().raw();
     HYPERVISOR.call_once(|| SpinMutex::new(hypervisor));
     Ok(root)

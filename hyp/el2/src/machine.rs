@@ -1,10 +1,8 @@
 //! [`El2Machine`]: core's dozen verbs, done.
 //!
 //! Frames are addressed by number and seen at their own address (VA = PA): tables and pool frames because EL2 maps all of
-//! its memory, anything else through this CPU's window. The home of reads and writes of descriptors and pin words.
+//! its memory, anything else through this CPU's window. The home of reads of pin words.
 //! Invariant: as [`Machine`] says, core names only frames to which EL2 is entitled at that moment.
-
-use core::sync::atomic::{AtomicU64, Ordering};
 
 use pinfold_core::addr::{FRAME_SHIFT, FRAME_SIZE, FrameRange, Pfn, Physical};
 use pinfold_core::machine::{
@@ -14,9 +12,11 @@ use pinfold_core::machine::{
 #[cfg(feature = "debug-calls")]
 use pinfold_core::trace::Ring;
 
-use crate::mmu::{self, Access, STAGE1};
+use crate::mmu::{self, Access};
+use crate::translation::table::Table as Descriptors;
+use crate::translation::{barrier, tlb, watch};
 use crate::width::{narrow, wide};
-use crate::{barrier, cache, heap, tlb};
+use crate::{cache, heap};
 
 /// The hardware under the one [`Hypervisor`](pinfold_core::hypervisor::Hypervisor).
 #[derive(Debug)]
@@ -41,13 +41,19 @@ fn frame(address: usize) -> Option<Pfn> {
     Pfn::new(wide(address >> FRAME_SHIFT))
 }
 
-/// One descriptor.
-fn descriptor(table: Table, index: TableIndex) -> &'static AtomicU64 {
-    let first = core::ptr::with_exposed_provenance::<AtomicU64>(address(table.frame()));
-    let pointer = first.wrapping_add(usize::from(index.raw()));
+/// What a table holds.
+fn descriptors(table: Table) -> &'static Descriptors {
     // SAFETY: a `Table` is a frame of the pool that is mapped at its own address and holds nothing but descriptors, until
-    // core frees it; the index is below 512. Walkers share it, hence the atomic.
-    unsafe { &*pointer }
+    // core frees it, which it does not while it reads or writes one.
+    unsafe { Descriptors::at(address(table.frame())) }
+}
+
+/// Writes `frame`, which the window shows, back to the point of coherency, and drops it from the caches.
+fn clean_through(window: usize, frame: Pfn) {
+    if !fault!(NoClean) {
+        cache::clean_and_invalidate(window, FRAME);
+        watch::cleaned(frame);
+    }
 }
 
 impl Machine for El2Machine {
@@ -63,7 +69,9 @@ impl Machine for El2Machine {
         })
     }
 
-    fn name_root(&mut self, _root: RootTables, _vmid: Vmid) {}
+    fn name_root(&mut self, root: RootTables, vmid: Vmid) {
+        watch::named(root, vmid);
+    }
 
     fn free_table(&mut self, table: Table) {
         // SAFETY: core says that no walker can reach it; it came from `allocate_table`.
@@ -76,15 +84,17 @@ impl Machine for El2Machine {
     }
 
     fn read(&self, table: Table, index: TableIndex) -> u64 {
-        descriptor(table, index).load(Ordering::Relaxed)
+        descriptors(table).load(usize::from(index.raw()))
     }
 
     fn write(&mut self, table: Table, index: TableIndex, value: u64) {
-        descriptor(table, index).store(value, Ordering::Relaxed);
+        descriptors(table).store(usize::from(index.raw()), value);
     }
 
     fn publish(&mut self) {
-        barrier::descriptors_written();
+        if !fault!(NoPublish) {
+            barrier::descriptors_written();
+        }
         barrier::context();
     }
 
@@ -96,15 +106,17 @@ impl Machine for El2Machine {
     }
 
     fn wipe(&mut self, frame: Pfn) {
-        // SAFETY: the window maps the frame writable and nothing refers into it.
-        mmu::with_window(address(frame), Access::Data, |window| unsafe {
-            cache::clear_frame(window);
+        mmu::with_window(address(frame), Access::Data, |window| {
+            watch::written(frame);
+            // SAFETY: the window maps the frame writable and nothing refers into it.
+            unsafe { cache::clear_frame(window) };
+            clean_through(window, frame);
         });
     }
 
     fn clean(&mut self, frame: Pfn) {
         mmu::with_window(address(frame), Access::Data, |window| {
-            cache::clean_and_invalidate(window, FRAME);
+            clean_through(window, frame);
         });
     }
 
@@ -118,8 +130,7 @@ impl Machine for El2Machine {
         if end > mmu::WINDOWS {
             return Err(OutOfMemory);
         }
-        STAGE1
-            .lock()
+        mmu::stage1()
             .prepare(start, end)
             .map_err(|mmu::NoTable| OutOfMemory)
     }
@@ -129,11 +140,11 @@ impl Machine for El2Machine {
             HypAccess::ReadOnly => Access::Constant,
             HypAccess::ReadWrite => Access::Data,
         };
-        STAGE1.lock().map_page(address(frame), access);
+        mmu::stage1().map_page(address(frame), access);
     }
 
     fn unmap_hyp(&mut self, frame: Pfn) {
-        STAGE1.lock().unmap_page(address(frame));
+        mmu::stage1().unmap_page(address(frame));
     }
 
     fn read_pin_word(&self, frame: Pfn, index: usize) -> u32 {
@@ -150,7 +161,10 @@ impl Machine for El2Machine {
     }
 
     fn pool_remove(&mut self) -> Option<Pfn> {
-        heap::take_given_frame().and_then(frame)
+        let frame = heap::take_given_frame().and_then(frame)?;
+        // The heap's links are in it.
+        watch::written(frame);
+        Some(frame)
     }
 
     fn pool_free(&self) -> u64 {

@@ -2,7 +2,7 @@
 //!
 //! boot.S and [`boot`] bring it up; after that everything begins in a vector: [`trap`] for the host, `world.S` for guests.
 //! What to do is decided in `pinfold-core`, behind the one lock of [`hypervisor`]; the modules here do it. Each kind of
-//! unsafe has one home: registers ([`sysreg`]), barriers and TLBs ([`barrier`], [`tlb`]), memory ([`machine`], [`mmu`],
+//! unsafe has one home: registers ([`sysreg`]), what walkers and TLBs depend on ([`translation`]), memory ([`machine`], [`mmu`],
 //! [`cache`], [`heap`]), devices ([`console`]), per-CPU state ([`percpu`]), the doorway ([`trap`]). `hyp/doc/soundness.md`
 //! argues by resource.
 #![no_std]
@@ -16,7 +16,9 @@ extern crate alloc;
 
 use pinfold_core::vcpu::{El1State, FpState, GuestContext};
 
-mod barrier;
+#[macro_use]
+mod translation;
+
 mod boot;
 mod cache;
 mod complaint;
@@ -39,7 +41,6 @@ mod semihosting;
 mod symbols;
 mod syndrome;
 mod sysreg;
-mod tlb;
 mod trace;
 mod trap;
 mod width;

@@ -8,17 +8,16 @@
 //! Invariant: a table descriptor points to a [`Table`] that lives until the descriptor is gone from every TLB. All changes
 //! are made under the lock of [`STAGE1`], windows apart: each CPU has its own entry.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-
 use pinfold_core::addr::{FRAME_SHIFT, FRAME_SIZE};
 use spin::mutex::SpinMutex;
 
-use crate::heap;
 use crate::percpu::{self, CPUS};
+use crate::translation::lock::{self, Watched};
+use crate::translation::table::{ENTRIES, Table};
+use crate::translation::{barrier, tlb, watch};
 use crate::width::{narrow, wide};
-use crate::{barrier, symbols, tlb};
+use crate::{heap, symbols};
 
-const ENTRIES: usize = 512;
 const FRAME: usize = 1 << FRAME_SHIFT;
 /// Bytes that one level-2 entry maps.
 pub(crate) const BLOCK: usize = FRAME * ENTRIES;
@@ -35,33 +34,6 @@ pub(crate) const SCTLR: u64 = 0x30c5_0830 | 1 << 19 | 1 << 12 | 1 << 3 | 1 << 2 
 const VALID: u64 = 1;
 const TABLE_OR_PAGE: u64 = 1 << 1;
 const OUTPUT: u64 = 0x0000_ffff_ffff_f000;
-
-/// One translation table.
-#[repr(C, align(4096))]
-pub(crate) struct Table([AtomicU64; ENTRIES]);
-
-impl Table {
-    const fn empty() -> Self {
-        Self([const { AtomicU64::new(0) }; ENTRIES])
-    }
-
-    #[expect(clippy::indexing_slicing, reason = "the remainder is below the length")]
-    fn entry(&self, index: usize) -> &AtomicU64 {
-        let Self(entries) = self;
-        &entries[index % ENTRIES]
-    }
-
-    fn is_empty(&self) -> bool {
-        let Self(entries) = self;
-        entries
-            .iter()
-            .all(|entry| entry.load(Ordering::Relaxed) == 0)
-    }
-
-    fn address(&self) -> usize {
-        core::ptr::from_ref(self).expose_provenance()
-    }
-}
 
 /// The level-1 table of every CPU.
 pub(crate) static ROOT: Table = Table::empty();
@@ -114,7 +86,12 @@ pub(crate) struct Stage1 {
 }
 
 /// The only [`Stage1`].
-pub(crate) static STAGE1: SpinMutex<Stage1> = SpinMutex::new(Stage1 { root: &ROOT });
+static STAGE1: SpinMutex<Stage1> = SpinMutex::new(Stage1 { root: &ROOT });
+
+/// Takes the lock of the map.
+pub(crate) fn stage1() -> Watched<Stage1, { lock::STAGE1 }> {
+    Watched::take(&STAGE1)
+}
 
 /// Which entry of the table of `level` (1 to 3) speaks for `address`.
 const fn index(address: usize, level: u32) -> usize {
@@ -123,21 +100,18 @@ const fn index(address: usize, level: u32) -> usize {
 
 /// Follows the entry of `table` for `address` to the next table, if there is one.
 fn next(table: &Table, address: usize, level: u32) -> Option<&'static Table> {
-    let entry = table.entry(index(address, level)).load(Ordering::Relaxed);
+    let entry = table.load(index(address, level));
     if entry & (VALID | TABLE_OR_PAGE) != VALID | TABLE_OR_PAGE {
         return None;
     }
-    let pointer = core::ptr::with_exposed_provenance::<Table>(narrow(entry & OUTPUT));
     // SAFETY: table descriptors are made by `link` alone, of static tables or of zeroed frames that the heap gave for
     // good (until `unmap_page` unlinks them under the lock); all are mapped at their own address, and shared.
-    Some(unsafe { &*pointer })
+    Some(unsafe { Table::at(narrow(entry & OUTPUT)) })
 }
 
 fn link(table: &Table, address: usize, level: u32, next: &Table) {
     let descriptor = wide(next.address()) | VALID | TABLE_OR_PAGE;
-    table
-        .entry(index(address, level))
-        .store(descriptor, Ordering::Relaxed);
+    table.store(index(address, level), descriptor);
 }
 
 /// Follows to the next table, or makes one.
@@ -146,9 +120,8 @@ fn next_or_new(table: &Table, address: usize, level: u32) -> Result<&'static Tab
         return Ok(next);
     }
     let frame = heap::allocate_stage1_table().ok_or(NoTable)?;
-    let pointer = core::ptr::with_exposed_provenance::<Table>(frame);
     // SAFETY: the heap gave this frame, zeroed and mapped, to this table alone; zeroes are an empty table.
-    let new = unsafe { &*pointer };
+    let new = unsafe { Table::at(frame) };
     barrier::descriptors_written();
     link(table, address, level, new);
     Ok(new)
@@ -163,6 +136,7 @@ impl Stage1 {
             next_or_new(blocks, at, 2)?;
             at += BLOCK;
         }
+        barrier::descriptors_written();
         Ok(())
     }
 
@@ -172,9 +146,7 @@ impl Stage1 {
         while at < end {
             let blocks = next_or_new(self.root, at, 1)?;
             if at.is_multiple_of(BLOCK) && at + BLOCK <= end && next(blocks, at, 2).is_none() {
-                blocks
-                    .entry(index(at, 2))
-                    .store(wide(at) | access.attributes(), Ordering::Relaxed);
+                blocks.store(index(at, 2), wide(at) | access.attributes());
                 at += BLOCK;
             } else {
                 next_or_new(blocks, at, 2)?;
@@ -192,9 +164,7 @@ impl Stage1 {
         let table = next(self.root, address, 1).and_then(|blocks| next(blocks, address, 2));
         if let Some(pages) = table {
             let leaf = wide(address) | access.attributes() | TABLE_OR_PAGE;
-            pages
-                .entry(index(address, 3))
-                .store(leaf, Ordering::Relaxed);
+            pages.store(index(address, 3), leaf);
             barrier::descriptors_written();
             barrier::context();
         }
@@ -208,10 +178,10 @@ impl Stage1 {
         let Some(pages) = next(blocks, address, 2) else {
             return;
         };
-        pages.entry(index(address, 3)).store(0, Ordering::Relaxed);
+        pages.store(index(address, 3), 0);
         tlb::invalidate_own(address);
         if pages.is_empty() && !is_static(pages) {
-            blocks.entry(index(address, 2)).store(0, Ordering::Relaxed);
+            blocks.store(index(address, 2), 0);
             tlb::invalidate_own(address);
             heap::free_stage1_table(pages.address());
         }
@@ -228,7 +198,7 @@ impl Stage1 {
                 self.unmap_page(at);
                 at += FRAME;
             } else {
-                blocks.entry(index(at, 2)).store(0, Ordering::Relaxed);
+                blocks.store(index(at, 2), 0);
                 tlb::invalidate_own(at);
                 at += BLOCK;
             }
@@ -242,21 +212,23 @@ fn is_static(table: &Table) -> bool {
         .any(|known| core::ptr::eq(known, table))
 }
 
+/// Shows the checker of the protocol, if there is one, the tables that EL2 runs on. Once, on the boot CPU.
+pub(crate) fn show_tables() {
+    watch::set_up(&ROOT, &WINDOW_PAGES);
+}
+
 /// Shows the frame at `address` through this CPU's window while `look` runs; `look` gets where it is.
 ///
 /// A window is EL2's only view of memory that is not its own. IRQs are masked at EL2 and nothing in `look` uses it again.
 pub(crate) fn with_window<T>(address: usize, access: Access, look: impl FnOnce(usize) -> T) -> T {
     let window = WINDOWS + percpu::current().index() * FRAME;
-    let entry = WINDOW_PAGES.entry(index(window, 3));
+    let entry = index(window, 3);
     let frame = wide(address & !(FRAME - 1));
-    entry.store(
-        frame | access.attributes() | TABLE_OR_PAGE,
-        Ordering::Relaxed,
-    );
+    WINDOW_PAGES.store(entry, frame | access.attributes() | TABLE_OR_PAGE);
     barrier::descriptors_written();
     barrier::context();
     let result = look(window);
-    entry.store(0, Ordering::Relaxed);
+    WINDOW_PAGES.store(entry, 0);
     tlb::invalidate_own_here(window);
     result
 }
@@ -291,17 +263,13 @@ pub(crate) extern "C" fn fill_boot_tables() {
     link(&ROOT, FALLBACK_UART, 1, &DEVICE_BLOCKS);
     link(&DEVICE_BLOCKS, FALLBACK_UART, 2, &DEVICE_PAGES);
     let uart = wide(FALLBACK_UART) | Access::Device.attributes() | TABLE_OR_PAGE;
-    DEVICE_PAGES
-        .entry(index(FALLBACK_UART, 3))
-        .store(uart, Ordering::Relaxed);
+    DEVICE_PAGES.store(index(FALLBACK_UART, 3), uart);
 }
 
 fn fill(start: usize, end: usize, access: Access) {
     for at in (start..end).step_by(FRAME) {
         let leaf = wide(at) | access.attributes() | TABLE_OR_PAGE;
-        IMAGE_PAGES
-            .entry(index(at, 3))
-            .store(leaf, Ordering::Relaxed);
+        IMAGE_PAGES.store(index(at, 3), leaf);
     }
 }
 

@@ -13,16 +13,16 @@ use aarch64_cpu::registers::{ELR_EL2, ESR_EL2, FAR_EL2, HPFAR_EL2, SPSR_EL2};
 use crate::console::{self, Uart};
 use crate::percpu::{self, PerCpu, SLOT_BYTES, STACKS};
 use crate::sysreg::Readable;
+use crate::translation::table::{ENTRIES, Table};
+use crate::translation::tlb;
 use crate::width::narrow;
-use crate::{host, psci, semihosting, symbols, syndrome, tlb, trace};
+use crate::{host, psci, semihosting, symbols, syndrome, trace};
 
 /// Set once, by the CPU that panics first.
 static PANICKING: AtomicBool = AtomicBool::new(false);
 
 /// The longest backtrace.
 const DEEPEST: usize = 24;
-/// Words of the two concatenated roots of a stage 2.
-const ROOT_WORDS: usize = 1024;
 
 /// What `emergency` in vectors.S saved: x0 to x30, then SP.
 #[repr(C, align(16))]
@@ -32,9 +32,14 @@ pub(crate) struct FaultFrame {
     sp: u64,
 }
 
+/// Whether a CPU panics.
+pub(crate) fn has_begun() -> bool {
+    PANICKING.load(Ordering::Relaxed)
+}
+
 /// Keeps this CPU here for ever if another one panics.
 pub(crate) fn park_if_panicking() {
-    if PANICKING.load(Ordering::Relaxed) {
+    if has_begun() {
         psci::park();
     }
 }
@@ -107,11 +112,12 @@ fn empty_host_stage2() {
     if root == 0 {
         return;
     }
-    let words = core::ptr::with_exposed_provenance_mut::<u64>(root);
-    for index in 0..ROOT_WORDS {
-        let word = words.wrapping_add(index);
-        // SAFETY: the root is two frames of EL2's, mapped for good; nothing reads it any more but walkers.
-        unsafe { word.write_volatile(0) };
+    for address in [root, root + size_of::<Table>()] {
+        // SAFETY: the root is two frames of descriptors, mapped for good.
+        let table = unsafe { Table::at(address) };
+        for index in 0..ENTRIES {
+            table.store(index, 0);
+        }
     }
     tlb::invalidate_all();
 }

@@ -105,11 +105,16 @@ impl Platform<'_> {
 
 /// Whether EL2's own arguments ask for semihosting.
 pub(crate) fn wants_semihosting(tree: &Tree<'_>) -> bool {
+    own_arguments(tree).any(|word| word == SEMIHOSTING)
+}
+
+/// The words of EL2's own arguments.
+pub(crate) fn own_arguments<'a>(tree: &Tree<'a>) -> impl Iterator<Item = &'a str> {
     let arguments = tree
         .node("/chosen")
         .and_then(|chosen| chosen.property("bootargs"))
         .and_then(NodeProperty::as_str);
-    arguments.is_some_and(|arguments| arguments.split_whitespace().any(|word| word == SEMIHOSTING))
+    arguments.into_iter().flat_map(str::split_whitespace)
 }
 
 /// Reads the facts.

@@ -10,7 +10,7 @@
 
 use aarch64_cpu::registers::{
     CNTHCTL_EL2, CNTV_CTL_EL0, CNTV_CVAL_EL0, CPTR_EL2, ELR_EL2, ESR_EL2, FAR_EL1, FAR_EL2,
-    HCR_EL2, HPFAR_EL2, MDCR_EL2, SCTLR_EL1, SPSR_EL2, VBAR_EL1, VBAR_EL2, VMPIDR_EL2, VTTBR_EL2,
+    HCR_EL2, HPFAR_EL2, MDCR_EL2, SCTLR_EL1, SPSR_EL2, VBAR_EL1, VBAR_EL2, VMPIDR_EL2,
 };
 use pinfold_core::exit::{Exit, Syndrome};
 use pinfold_core::injection::{ExceptionEntry, Injection};
@@ -24,8 +24,9 @@ use crate::sysreg::{
     PMCNTENCLR_EL0, PMCNTENSET_EL0, PMSCR_EL1, Readable, SPSR_EL1, TRBLIMITR_EL1, TRFCR_EL1,
     VDISR_EL2, Writeable, field,
 };
+use crate::translation::{barrier, root, tlb};
 use crate::width::wide;
-use crate::{barrier, fp, gic, host, tlb};
+use crate::{fp, gic, host};
 
 /// HCR_EL2 for guests (DDI 0487 D24.2.60): stage 2 (VM), set/way made clean-and-invalidate (SWIO), interrupts to EL2 (FMO, IMO,
 /// AMO), local maintenance made inner shareable (FB, BSU), WFI, ID registers (TID1, TID3), SMC (TSC), what the processor's maker defined
@@ -143,7 +144,7 @@ impl Controls {
             mdcr: MDCR_EL2.get(),
             cnthctl: CNTHCTL_EL2.get(),
             sre: ICC_SRE_EL2.get(),
-            vttbr: VTTBR_EL2.get(),
+            vttbr: root::selected(),
             vmpidr: VMPIDR_EL2.get(),
             vbar: VBAR_EL2.get(),
             hcrx: 0,
@@ -192,7 +193,7 @@ impl Controls {
             mdcr: GUEST_MDCR | host.mdcr & MDCR_HPMN,
             cnthctl: GUEST_CNTHCTL,
             sre: host.sre & !SRE_ENABLE,
-            vttbr: loaded.translation,
+            vttbr: loaded.translation | if fault!(WrongRoot) { 1 << 55 } else { 0 },
             vmpidr: loaded.affinity,
             vbar: wide(core::ptr::from_ref(vectors()).addr()),
             hcrx: 0,
@@ -207,7 +208,7 @@ impl Controls {
         MDCR_EL2.set(self.mdcr);
         CNTHCTL_EL2.set(self.cnthctl);
         ICC_SRE_EL2.set(self.sre);
-        VTTBR_EL2.set(self.vttbr);
+        root::select(self.vttbr);
         VMPIDR_EL2.set(self.vmpidr);
         VBAR_EL2.set(self.vbar);
         if optional.hcrx {

@@ -175,9 +175,16 @@ impl Run {
     }
 
     fn reach_stage2(&self, tlbi: Tlbi, is_own_vmid: bool) -> Reach {
+        let is_stored = self.stage == Stage::Stored;
         let is_ordered = self.stage == Stage::Ordered;
         let is_cached = is_ordered || self.stage == Stage::ByIpa || self.stage == Stage::Combined;
         match tlbi {
+            // The walker may read the old entry after it.
+            Tlbi::Ipa(page) if is_stored && is_own_vmid && self.contains(page) => {
+                Reach::Near(Missing::DsbAfterStore)
+            }
+            Tlbi::Vmid if is_stored && is_own_vmid => Reach::Near(Missing::DsbAfterStore),
+            Tlbi::El1 if is_stored => Reach::Near(Missing::DsbAfterStore),
             Tlbi::El1 if is_cached => Reach::Whole,
             Tlbi::El1Local | Tlbi::CombinedLocal if is_ordered => {
                 Reach::Near(Missing::TlbiOnAllCpus)

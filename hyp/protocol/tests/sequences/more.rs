@@ -13,7 +13,13 @@ fn a_tlbi_before_the_dsb_does_not_count() {
         rig.store(THREE, 0, 0)?;
         rig.select(0, 1, EMPTY)?;
         rig.tlbi(Tlbi::Vmid)?;
+        // This one comes too late.
+        rig.dsb(Dsb::Inner)?;
         rig.store(THREE, 0, page(RAM))
+    });
+    must_fail(Rule::LeftUnclean, Missing::DsbAfterStore, |rig| {
+        rig.store(THREE, 0, 0)?;
+        rig.see(0, Event::Unlock(MEMORY))
     });
 }
 

@@ -6,47 +6,63 @@
 
 use core::arch::asm;
 
-use aarch64_cpu::registers::{Readable, VTTBR_EL2, Writeable};
 use pinfold_core::addr::{FRAME_SHIFT, FrameRange, Intermediate};
 use pinfold_core::machine::Vmid;
 
-use crate::barrier;
+use super::{barrier, root};
 use crate::width::wide;
-
-/// Where VTTBR_EL2 holds the VMID.
-const VMID_SHIFT: u64 = 48;
 
 /// Above this many frames one invalidation of the whole VMID is cheaper.
 const MOST_BY_ADDRESS: u64 = 512;
 
+/// One instruction, and what the checker calls it.
 macro_rules! tlbi {
-    ($operation:literal) => {
+    ($operation:literal, $name:ident) => {
         // SAFETY: removing cached translations changes no memory; the next access walks the tables again.
-        unsafe { asm!(concat!("tlbi ", $operation), options(nostack, preserves_flags)) }
+        unsafe { asm!(concat!("tlbi ", $operation), options(nostack, preserves_flags)) };
+        report!(Tlbi(pinfold_protocol::Tlbi::$name));
     };
-    ($operation:literal, $operand:expr) => {
+    ($operation:literal, $name:ident($operand:expr)) => {
+        let operand: u64 = $operand;
         // SAFETY: as above.
-        unsafe { asm!(concat!("tlbi ", $operation, ", {}"), in(reg) $operand, options(nostack, preserves_flags)) }
+        unsafe { asm!(concat!("tlbi ", $operation, ", {}"), in(reg) operand, options(nostack, preserves_flags)) };
+        report!(Tlbi(pinfold_protocol::Tlbi::$name(operand)));
     };
 }
 
-/// A stage 2 that maps nothing: what a walker finds while a VMID is in VTTBR_EL2 only to name it.
-#[repr(C, align(8192))]
-struct EmptyRoot([u64; 1024]);
+/// Makes stores to descriptors visible to walkers, before a TLBI.
+fn stores_first() {
+    if !fault!(NoDsbBefore) {
+        barrier::descriptors_written();
+    }
+}
 
-static EMPTY_ROOT: EmptyRoot = EmptyRoot([0; 1024]);
+/// Waits until a TLBI is done on all CPUs.
+fn wait() {
+    if !fault!(NoDsbAfter) {
+        barrier::all_cpus();
+    }
+    barrier::context();
+}
 
 /// Runs `operations` with `vmid` in VTTBR_EL2, as TLBI needs it.
 fn with_vmid(vmid: Vmid, operations: impl FnOnce()) {
-    let current = VTTBR_EL2.get();
-    if current >> VMID_SHIFT == u64::from(vmid.0) {
+    let vmid = if fault!(OtherVmid) {
+        Vmid(vmid.0 ^ 1)
+    } else {
+        vmid
+    };
+    if root::names(vmid) {
         operations();
         return;
     }
-    VTTBR_EL2.set(u64::from(vmid.0) << VMID_SHIFT | wide(EMPTY_ROOT.0.as_ptr().addr()));
-    barrier::context();
+    let current = root::selected();
+    root::name(vmid);
+    if !fault!(NoIsb) {
+        barrier::context();
+    }
     operations();
-    VTTBR_EL2.set(current);
+    root::select(current);
     barrier::context();
 }
 
@@ -56,32 +72,43 @@ pub(crate) fn invalidate_range(vmid: Vmid, frames: FrameRange<Intermediate>) {
         invalidate_vmid(vmid);
         return;
     }
-    barrier::descriptors_written();
+    stores_first();
+    if fault!(OneCpu) {
+        tlbi!("alle1", El1Local);
+        return wait();
+    }
+    if fault!(NoTlbi) {
+        return wait();
+    }
     with_vmid(vmid, || {
         for frame in frames.frames() {
-            tlbi!("ipas2e1is", frame.address().raw() >> FRAME_SHIFT);
+            if !(fault!(ShortRange) && frame == frames.last()) {
+                tlbi!("ipas2e1is", Ipa(frame.address().raw() >> FRAME_SHIFT));
+            }
         }
-        barrier::all_cpus();
-        tlbi!("vmalle1is");
-        barrier::all_cpus();
-        barrier::context();
+        if !fault!(NoDsbBetween) {
+            barrier::all_cpus();
+        }
+        if !fault!(NoCombined) {
+            tlbi!("vmalle1is", Combined);
+        }
+        wait();
     });
 }
 
 /// Removes everything of one regime.
 pub(crate) fn invalidate_vmid(vmid: Vmid) {
-    barrier::descriptors_written();
+    stores_first();
     with_vmid(vmid, || {
-        tlbi!("vmalls12e1is");
-        barrier::all_cpus();
-        barrier::context();
+        tlbi!("vmalls12e1is", Vmid);
+        wait();
     });
 }
 
 /// Removes everything of the regime in VTTBR_EL2 from this CPU, and its instructions from the cache: another vCPU of the VM
 /// ran here, whose private translations are not this one's.
 pub(crate) fn invalidate_vmid_of_this_cpu() {
-    tlbi!("vmalle1");
+    tlbi!("vmalle1", CombinedLocal);
     // SAFETY: the next fetch reads the instructions again.
     unsafe { asm!("ic iallu", options(nostack, preserves_flags)) };
     barrier::this_cpu();
@@ -91,7 +118,7 @@ pub(crate) fn invalidate_vmid_of_this_cpu() {
 /// Removes everything of EL1 and EL0, all regimes, from this CPU: its state at reset.
 pub(crate) fn invalidate_all_of_this_cpu() {
     barrier::descriptors_written();
-    tlbi!("alle1");
+    tlbi!("alle1", El1Local);
     barrier::this_cpu();
     barrier::context();
 }
@@ -99,23 +126,26 @@ pub(crate) fn invalidate_all_of_this_cpu() {
 /// Removes everything of EL1 and EL0, all regimes, from all CPUs.
 pub(crate) fn invalidate_all() {
     barrier::descriptors_written();
-    tlbi!("alle1is");
+    tlbi!("alle1is", El1);
     barrier::all_cpus();
     barrier::context();
 }
 
 /// Removes EL2's own translation of `address` from all CPUs.
 pub(crate) fn invalidate_own(address: usize) {
-    barrier::descriptors_written();
-    tlbi!("vae2is", address >> FRAME_SHIFT);
-    barrier::all_cpus();
-    barrier::context();
+    stores_first();
+    if !fault!(NoOwnTlbi) {
+        tlbi!("vae2is", Own(wide(address >> FRAME_SHIFT)));
+    }
+    wait();
 }
 
 /// Removes EL2's own translation of `address` from this CPU: for a window, which no other CPU uses.
 pub(crate) fn invalidate_own_here(address: usize) {
     barrier::descriptors_written();
-    tlbi!("vae2", address >> FRAME_SHIFT);
+    if !fault!(NoWindowTlbi) {
+        tlbi!("vae2", OwnLocal(wide(address >> FRAME_SHIFT)));
+    }
     barrier::this_cpu();
     barrier::context();
 }
