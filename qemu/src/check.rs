@@ -4,6 +4,7 @@
 //! budget of `unsafe`. Every check runs, also after one that failed; the last line counts them.
 
 mod budget;
+mod one_place;
 
 use crate::build::{BARE_METAL, Cargo, Source, Workspace};
 use crate::step::Step;
@@ -15,12 +16,13 @@ use std::process::Command;
 /// A check by its name.
 type Check = (&'static str, fn(&Workspace) -> Result<()>);
 
-const CHECKS: [Check; 10] = [
+const CHECKS: [Check; 11] = [
     ("format", format),
     ("lints on x86_64", lint_here),
     ("lints of the bare-metal images", lint_bare_metal),
     ("lints of the host program", lint_host),
     ("no seeded mutants in the image", mutants),
+    ("walkers and TLBs in one place", one_place::check),
     ("tests on x86_64", test),
     ("documentation", document),
     ("shell scripts", shell),
@@ -92,7 +94,8 @@ fn lint_host(workspace: &Workspace) -> Result<()> {
     cargo.step("clippy host program").run(&mut clippy)
 }
 
-/// Looks up with which features the image's core is built. With mutants, core refuses to be a part of a release image, besides.
+/// Looks up with which features the image's core is built, and that the checker of the protocol, which comes with faults of its own, is
+/// not there. With mutants, core refuses to be a part of a release image, besides.
 fn mutants(workspace: &Workspace) -> Result<()> {
     let mut tree = Cargo::new(workspace).command("tree");
     tree.args(["--package", "pinfold-el2", "--target", BARE_METAL]);
@@ -114,6 +117,10 @@ fn mutants(workspace: &Workspace) -> Result<()> {
         .split(',')
         .find(|feature| ["mutants", "test-machine"].contains(feature));
     anyhow::ensure!(odd.is_none(), "the image's core has {features}");
+    let checker = text
+        .lines()
+        .any(|line| line.starts_with("pinfold_protocol"));
+    anyhow::ensure!(!checker, "the image has the checker of the protocol");
     Ok(())
 }
 

@@ -71,6 +71,8 @@ pub(crate) struct Machine {
     pub(crate) restarts: bool,
     /// Whether EL2 may end QEMU with an exit code when it cannot start.
     pub(crate) tells_status: bool,
+    /// Words for EL2 itself.
+    pub(crate) own_arguments: &'static str,
     /// Whether QEMU waits for gdb.
     pub(crate) waits_for_gdb: bool,
     /// What runs.
@@ -90,6 +92,7 @@ impl Machine {
             plugin: None,
             restarts: false,
             tells_status: false,
+            own_arguments: "",
             waits_for_gdb: false,
             boot,
         }
@@ -130,6 +133,8 @@ impl Machine {
         if self.tells_status {
             qemu.args(["-semihosting-config", "enable=on,target=native"])
                 .args(["-append", "pinfold.semihosting"]);
+        } else if !self.own_arguments.is_empty() {
+            qemu.args(["-append", self.own_arguments]);
         }
         if self.waits_for_gdb {
             qemu.args(["-S", "-gdb", "tcp:localhost:1234"]);

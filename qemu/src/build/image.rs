@@ -27,6 +27,8 @@ pub(crate) struct Bin {
     product: &'static str,
     /// Whether it is built with its default features.
     default_features: bool,
+    /// Features besides.
+    features: &'static str,
 }
 
 impl Bin {
@@ -36,6 +38,11 @@ impl Bin {
     pub(crate) const RELEASE: Self = Self {
         default_features: false,
         ..Self::new("pinfold-el2", "pinfold", "pinfold-release")
+    };
+    /// Pinfold with the checker of the page-table protocol.
+    pub(crate) const CHECKED: Self = Self {
+        features: "check-protocol",
+        ..Self::new("pinfold-el2", "pinfold", "pinfold-checked")
     };
     /// The bare-metal guests.
     pub(crate) const GUEST: Self = Self::new("guest-test", "guest", "guest");
@@ -48,6 +55,7 @@ impl Bin {
             binary,
             product,
             default_features: true,
+            features: "",
         }
     }
 }
@@ -114,6 +122,9 @@ impl<'a> Cargo<'a> {
         build.args(["--package", bin.crate_name, "--bin", bin.binary]);
         if !bin.default_features {
             build.arg("--no-default-features");
+        }
+        if !bin.features.is_empty() {
+            build.args(["--features", bin.features]);
         }
         self.step(bin.product).run(&mut build)?;
         let elf = self.workspace.out(&format!("{}.elf", bin.product))?;

@@ -41,7 +41,7 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 /// Reads TAP until the power goes off.
-fn run(console: &mut Console) -> Result<Tally> {
+pub(super) fn run(console: &mut Console) -> Result<Tally> {
     console.expect("pinfold: entering host at EL1", GUARD)?;
     let status = console.wait(GUARD)?;
     ensure!(status.success(), "QEMU ended with {status}");

@@ -14,6 +14,7 @@ mod ending;
 mod exclusive_pins;
 mod mini_host;
 mod program;
+mod protocol;
 mod shell;
 mod tap;
 mod tools;
@@ -185,6 +186,7 @@ fn all() -> Vec<Test> {
     let mut tests = Vec::new();
     tests.extend(unit::tests());
     tests.extend(mini_host::tests());
+    tests.extend(protocol::tests());
     tests.extend(boot::tests());
     tests.extend(bad_input::tests());
     tests.extend(program::tests());
