@@ -10,6 +10,7 @@
 //! | [`clause`] | all rules, by name, in one line each |
 //! | `rules/` | host calls: memory, pool, pin table, VMs, vCPUs, debug calls |
 //! | `guest` | what guests do: calls, aborts, power |
+//! | `foretell` | the judge without a defendant: what a step will come to |
 //! | `touch` | what the host touches and does not own; decoys; the end of the machine |
 //! | `outline` | the state in one number, for fuzzers |
 //! | `shadow`, `compare` | stage 2 of host and guests, EL2's own stage 1, the pool, contents |
@@ -25,6 +26,7 @@ mod calls;
 pub mod clause;
 mod compare;
 mod events;
+mod foretell;
 mod guest;
 mod outline;
 mod reality;
@@ -37,6 +39,7 @@ mod touch;
 mod vm;
 
 pub use clause::{Clause, Exercised, Violation};
+pub use foretell::{Foretold, ForetoldExit};
 pub use guest::{GuestDeed, GuestEvent, GuestSeen};
 pub use reality::{Leaf, Reality, Rights};
 pub use spec::{HostSeen, Spec};

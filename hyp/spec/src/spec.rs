@@ -93,7 +93,7 @@ pub(crate) fn compare(
 }
 
 impl Refuse {
-    fn registers(&self) -> Expected {
+    pub(crate) fn registers(&self) -> Expected {
         let mut expected = expect(self.clause, [SMCCC_SUCCESS, self.status.number()]);
         let found = [
             Word::exactly(self.index),
@@ -106,7 +106,7 @@ impl Refuse {
 }
 
 impl Done {
-    fn registers(&self) -> Expected {
+    pub(crate) fn registers(&self) -> Expected {
         let mut expected = expect(self.clause, [SMCCC_SUCCESS, self.status.number()]);
         expected.extend(self.results.iter().map(|word| (*word, self.clause)));
         expected
@@ -217,21 +217,13 @@ impl Spec {
         seen: HostSeen<'_>,
     ) -> Result<(), Violation> {
         let mut next = self.state.clone();
-        let expected = match function {
-            UUID_FUNCTION => expect(Clause::Uuid, UUID_WORDS.map(u64::from)),
-            SMCCC_VERSION => expect(Clause::Smccc, [OFFERED_SMCCC]),
-            SMCCC_ARCH_FEATURES if matches!(argument, SMCCC_VERSION | SMCCC_ARCH_FEATURES) => {
-                expect(Clause::Smccc, [SMCCC_SUCCESS])
-            }
-            SMCCC_ARCH_FEATURES => expect(Clause::Smccc, [SMCCC_NOT_SUPPORTED]),
-            _ => {
-                next.count(Counter::UnknownCalls, 1);
-                expect(Clause::UnknownCall, [SMCCC_NOT_SUPPORTED])
-            }
-        };
+        let expected = unlisted(function, argument);
         let clause = expected
             .first()
             .map_or(Clause::UnknownCall, |(_, clause)| *clause);
+        if clause == Clause::UnknownCall {
+            next.count(Counter::UnknownCalls, 1);
+        }
         let HostSeen::Returned(after) = seen else {
             return Err(Violation::new(
                 clause,
@@ -327,6 +319,19 @@ impl Spec {
             )),
             HostSeen::Entered(_) => Err(Violation::new(clause, format!("{what} enters a vCPU"))),
         }
+    }
+}
+
+/// What a call that is not in the table must return.
+pub(crate) fn unlisted(function: u64, argument: u64) -> Expected {
+    match function {
+        UUID_FUNCTION => expect(Clause::Uuid, UUID_WORDS.map(u64::from)),
+        SMCCC_VERSION => expect(Clause::Smccc, [OFFERED_SMCCC]),
+        SMCCC_ARCH_FEATURES if matches!(argument, SMCCC_VERSION | SMCCC_ARCH_FEATURES) => {
+            expect(Clause::Smccc, [SMCCC_SUCCESS])
+        }
+        SMCCC_ARCH_FEATURES => expect(Clause::Smccc, [SMCCC_NOT_SUPPORTED]),
+        _ => expect(Clause::UnknownCall, [SMCCC_NOT_SUPPORTED]),
     }
 }
 

@@ -151,9 +151,20 @@ impl Lockstep {
         x: [u64; 4],
         event: GuestEvent,
     ) -> Judged {
+        self.guest_exits(vm, vcpu, x, event).map(|_| ())
+    }
+
+    /// The same; returns x0 to x17 of the host if it goes on.
+    pub(crate) fn guest_exits(
+        &mut self,
+        vm: claim::Handle,
+        vcpu: u64,
+        x: [u64; 4],
+        event: GuestEvent,
+    ) -> Judged<Option<[u64; 18]>> {
         let name = (vm.0, vcpu);
         let Some((mut loaded, mut host)) = self.loaded.remove(&name) else {
-            return Ok(());
+            return Ok(None);
         };
         let context = &mut loaded.vcpu.context;
         context.x[..4].copy_from_slice(&x);
@@ -171,11 +182,12 @@ impl Lockstep {
             .hypervisor
             .guest_exit(&mut loaded, exit(event), &self.processor);
         let guest = registers_of(&loaded.vcpu.context);
-        match resumption {
+        let told = match resumption {
             Resumption::Guest | Resumption::GuestWithFloatingPoint => {
                 self.loaded.insert(name, (loaded, host));
                 let seen = GuestSeen::Resumed(&guest);
                 self.spec.guest_event(deed, seen, free)?;
+                None
             }
             Resumption::Host(exit) => {
                 let before = host.x;
@@ -187,13 +199,20 @@ impl Lockstep {
                     after,
                 };
                 self.spec.guest_event(deed, seen, free)?;
+                Some(host.x)
             }
-        }
-        self.compare()
+        };
+        self.compare()?;
+        Ok(told)
     }
 
     /// Lets the host touch a frame that stage 2 keeps from it.
     pub(crate) fn touch(&mut self, frame: u64, by: TouchBy) -> Judged {
+        self.touched(frame, by).map(|_| ())
+    }
+
+    /// The same; returns what came of it.
+    pub(crate) fn touched(&mut self, frame: u64, by: TouchBy) -> Judged<TouchSeen> {
         let abort = HostAbort {
             ipa: Ipa::new(frame << 12).unwrap(),
             far_is_kernel: matches!(by, TouchBy::Kernel | TouchBy::KernelFetch),
@@ -213,7 +232,7 @@ impl Lockstep {
             let decoy = self.hypervisor.memory.decoy_page().raw();
             self.machine().content.insert(decoy, 0xDEC0);
         }
-        Ok(())
+        Ok(seen)
     }
 
     /// Ends the machine.
@@ -240,7 +259,11 @@ impl Lockstep {
 
     /// The host writes to a frame that is its own.
     pub(crate) fn host_writes(&mut self, pfn: u64, value: u64) {
-        self.machine().content.insert(pfn, value);
+        if value == 0 {
+            self.machine().content.remove(&pfn);
+        } else {
+            self.machine().content.insert(pfn, value);
+        }
         self.spec.writes(pfn, value);
     }
 
