@@ -13,6 +13,7 @@ mod gup_bench;
 mod interactive;
 mod long;
 mod machine;
+mod scenario;
 mod series;
 mod step;
 mod suite;
@@ -44,6 +45,8 @@ enum Verb {
         #[arg(default_value = "")]
         filter: String,
     },
+    /// Run scenarios on the specification and on core, and with --el2 on real EL2 under the mini host.
+    Scenario(scenario::Arguments),
     /// Format, lints, tests on this machine, documentation, unsafe budget.
     Check,
     /// Which lines of the core the tests on this machine run; fails below the share that they must.
@@ -82,6 +85,7 @@ fn perform(verb: Verb) -> Result<()> {
         Verb::Run(shape) => interactive::run(&workspace, &shape),
         Verb::Demo => suite::run_demo(workspace),
         Verb::Test { filter } => suite::run(workspace, &filter),
+        Verb::Scenario(arguments) => scenario::run(&workspace, &arguments),
         Verb::Check => check::run(&workspace),
         Verb::Coverage => coverage::run(&workspace),
         Verb::Fuzz(extent) => fuzz::run(&workspace, &extent),

@@ -96,7 +96,7 @@ pub enum Trouble {
 
 /// What can run scenarios.
 pub trait Executor {
-    /// Takes `count` folios of the host, adjoining, without a pin, full of zeroes; gives the first frame.
+    /// Takes `count` folios of the host, adjoining, without a pin, each frame with zeroes in its first eight bytes; gives the first frame.
     fn take(&mut self, order: u8, count: u64) -> Result<u64, Trouble>;
 
     /// Gives back what was taken, and is the host's again.

@@ -11,6 +11,7 @@
 //! | [`program`] | what a program is |
 //! | `interpret`, `matches`, `transcript` | the one interpreter, what counts as expected, what is compared between executors |
 //! | [`executor`] | what an executor does: [`Step`]s and their [`Outcome`]s |
+//! | [`bundle`] | several scenarios in one text |
 //! | [`puppet`] | the guest of executors on real EL2 |
 //! | `model`, `specified`, `lockstep_model` | executors without a machine, which try each order of parallel lines |
 //!
@@ -21,6 +22,7 @@
 
 extern crate alloc;
 
+pub mod bundle;
 pub mod executor;
 mod interpret;
 mod matches;

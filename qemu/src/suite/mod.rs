@@ -15,6 +15,7 @@ mod exclusive_pins;
 mod mini_host;
 mod program;
 mod protocol;
+mod scenarios;
 mod shell;
 mod tap;
 mod tools;
@@ -29,6 +30,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use demonstration::run_demo;
 pub(crate) use ending::without_complaints;
+pub(crate) use scenarios::on_mini_host;
 pub(crate) use unit::cargo_test;
 
 /// A guard against hangs. Longer than anything takes even on a loaded machine.
@@ -65,7 +67,8 @@ impl Tally {
         skipped: 1,
     };
 
-    fn add(&mut self, other: Self) {
+    /// Adds what others came to.
+    pub(crate) fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
@@ -187,6 +190,7 @@ fn all() -> Vec<Test> {
     tests.extend(unit::tests());
     tests.extend(mini_host::tests());
     tests.extend(protocol::tests());
+    tests.extend(scenarios::tests());
     tests.extend(boot::tests());
     tests.extend(bad_input::tests());
     tests.extend(program::tests());

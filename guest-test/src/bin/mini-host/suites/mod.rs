@@ -20,6 +20,8 @@ mod sharing;
 mod snapshot;
 mod storm;
 
+pub(crate) use processors::el2_frame;
+
 /// Every suite.
 pub(crate) const ALL: &[&[Test]] = &[
     before::TESTS,

@@ -15,7 +15,7 @@ fn look_around(el2_frame: u64) -> u64 {
 }
 
 /// A frame that is EL2's.
-pub(super) fn el2_frame() -> Result<u64, guest_test::tap::Failure> {
+pub(crate) fn el2_frame() -> Result<u64, guest_test::tap::Failure> {
     let ram = snapshot::ram()?;
     for pfn in ram.first..ram.first + ram.count {
         if snapshot::state(pfn)? == Some(State::Hyp) {
