@@ -40,6 +40,13 @@ impl Corpus {
         Self::read(&files_below(&root)?, &root)
     }
 
+    /// Puts the clone's own into one file, for machines.
+    pub(crate) fn write(workspace: &Workspace) -> Result<PathBuf> {
+        let path = workspace.out("scenarios")?;
+        std::fs::write(&path, Self::of(workspace)?.bundle)?;
+        Ok(path)
+    }
+
     /// These files; names are paths below `root`, if they are there.
     fn read(files: &[PathBuf], root: &Path) -> Result<Self> {
         let mut corpus = Self {

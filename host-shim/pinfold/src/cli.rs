@@ -10,6 +10,7 @@ use crate::inspect;
 use crate::logger::{self, say};
 use crate::pages::{self, PageArguments, PagesArguments};
 use crate::run::{Plan, RunArguments};
+use crate::scenario::{self, ScenarioArguments};
 use crate::touch::{self, TouchArguments};
 use crate::trace::{self, TraceArguments};
 
@@ -38,6 +39,8 @@ enum Command {
     Demo(DemoArguments),
     /// Issue host calls: at a prompt, from the command line, or from a file
     Hvc(HvcArguments),
+    /// Run scenarios; prints TAP
+    Scenario(ScenarioArguments),
     /// Say who owns frames
     Page(PageArguments),
     /// List all of memory in ranges of equal state
@@ -85,6 +88,7 @@ fn perform(command: Command) -> Result<ExitStatus, Failure> {
         Command::Run(arguments) => Plan::check(arguments)?.start(),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Hvc(arguments) => hvc::run(&arguments),
+        Command::Scenario(arguments) => scenario::scenario(&arguments),
         Command::Page(arguments) => pages::page(&arguments),
         Command::Pages(arguments) => pages::pages(&arguments),
         Command::Trace(arguments) => trace::trace(&arguments),

@@ -291,6 +291,12 @@ impl Control {
         self.touch(pfn, TOUCH_NOFAULT, 0)
     }
 
+    /// Makes the kernel write a frame where the access may abort: then the error is `EFAULT`.
+    pub fn kernel_probes_write(&self, pfn: u64, value: u64) -> io::Result<()> {
+        self.touch(pfn, TOUCH_NOFAULT | TOUCH_WRITE, value)
+            .map(|_| ())
+    }
+
     fn touch(&self, pfn: u64, flags: u32, value: u64) -> io::Result<u64> {
         let mut touch = RawTouch {
             frame: pfn,

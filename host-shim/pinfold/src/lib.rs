@@ -24,6 +24,7 @@ mod output;
 mod own_pages;
 pub mod pages;
 pub mod run;
+pub mod scenario;
 pub mod touch;
 pub mod trace;
 mod words;

@@ -70,6 +70,19 @@ impl Pages {
             .write_slice(&content, GuestAddress(index * PAGE))?)
     }
 
+    /// Writes to the beginning of the page that lies at [`Pages::address`] of this index.
+    pub(crate) fn write(&self, index: u64, content: &[u8]) -> anyhow::Result<()> {
+        let place = (self.offset_of_first()? + index) * PAGE;
+        Ok(self.memory.write_slice(content, GuestAddress(place))?)
+    }
+
+    /// How many pages of the mapping lie before the first one.
+    pub(crate) fn offset_of_first(&self) -> anyhow::Result<u64> {
+        let region = self.memory.iter().next().context("nothing is mapped")?;
+        let mapped = region.as_ptr().expose_provenance();
+        Ok(u64::try_from(self.start - mapped)? / PAGE)
+    }
+
     /// Whether a page holds nothing but `byte`.
     pub(crate) fn is_full_of(&self, index: u64, byte: u8) -> anyhow::Result<bool> {
         let mut content = vec![0; usize::try_from(PAGE)?];

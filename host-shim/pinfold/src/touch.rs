@@ -47,6 +47,23 @@ pub fn touch(arguments: &TouchArguments) -> Result<ExitStatus, Failure> {
     Ok(ExitStatus::Success)
 }
 
+/// Reads the first eight bytes of a frame by `/dev/mem`, or writes `value`; nothing if the access was stopped.
+///
+/// One thread of a process does this at a time.
+pub(crate) fn frame(frame: u64, value: Option<u64>) -> anyhow::Result<Option<u64>> {
+    let address = frame
+        .checked_mul(PAGE)
+        .context("the frame is beyond all addresses")?;
+    let memory = map(Path::new("/dev/mem"), address, PAGE)?;
+    guard(&memory)?;
+    let before = fault_guard::faults();
+    let found = match value {
+        Some(value) => memory.write_obj(value, GuestAddress(0)).map(|()| value)?,
+        None => memory.read_obj(GuestAddress(0))?,
+    };
+    Ok((fault_guard::faults() == before).then_some(found))
+}
+
 /// Maps `size` bytes of the file from `start` on, at address 0 of the result.
 fn map(path: &Path, start: u64, size: u64) -> anyhow::Result<GuestMemoryMmap> {
     let file = File::options()

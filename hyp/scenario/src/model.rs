@@ -16,7 +16,7 @@ use pinfold_spec::{Boot, GuestEvent, Rights, Spec, Touch, TouchBy, TouchSeen};
 use crate::executor::{Executor, Outcome, Step, Trouble};
 use crate::interpret::{Report, run};
 use crate::program::{Access, By, Deed, Pin, Place, Program, layout};
-use crate::puppet::{ASK, MEM_SHARE, MEM_UNSHARE, RUN, outcome_of_run, waits_after};
+use crate::puppet::{ASK, MEM_SHARE, MEM_UNSHARE, RUN, outcome_of_run, run_call, waits_after};
 
 /// The machine: 8 MiB of RAM from 1 GiB on, of which the second block is EL2's.
 pub(crate) const RAM: u64 = 0x40000;
@@ -240,16 +240,7 @@ impl<M: Model> Modelled<M> {
                 } else {
                     0
                 };
-                let x = [
-                    pinfold_abi::FUNCTION_BASE + RUN,
-                    vm,
-                    vcpu,
-                    answer,
-                    0,
-                    0,
-                    0,
-                    0,
-                ];
+                let x = run_call(vm, vcpu, answer);
                 Ok(match self.model.call(x)? {
                     Some(x) => Begun::Ended(outcome_of_run(x)),
                     None => Begun::InGuest {

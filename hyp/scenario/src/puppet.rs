@@ -98,6 +98,46 @@ pub(crate) fn outcome_of_run(x: [u64; 8]) -> Outcome {
 /// The number of `VCPU_RUN`.
 pub(crate) const RUN: u64 = 0x3A;
 
+/// x0 to x7 of `VCPU_RUN`.
+#[must_use]
+pub const fn run_call(vm: u64, vcpu: u64, answer: u64) -> [u64; 8] {
+    [
+        pinfold_abi::FUNCTION_BASE + RUN,
+        vm,
+        vcpu,
+        answer,
+        0,
+        0,
+        0,
+        0,
+    ]
+}
+
+/// Runs a vCPU by these registers, and on through interrupts of the host.
+pub fn through_interrupts(
+    x: [u64; 8],
+    mut issue: impl FnMut([u64; 8]) -> Result<[u64; 8], Trouble>,
+) -> Result<[u64; 8], Trouble> {
+    let [_, vm, vcpu, ..] = x;
+    let mut x = x;
+    for _ in 0..PATIENCE {
+        let after = issue(x)?;
+        if !matches!(
+            outcome_of_run(after),
+            Outcome::Exit {
+                reason: ExitReason::Interrupt,
+                ..
+            }
+        ) {
+            return Ok(after);
+        }
+        x = run_call(vm, vcpu, 0);
+    }
+    Err(Trouble::Wrong(format!(
+        "the guest did nothing between {PATIENCE} interrupts"
+    )))
+}
+
 /// The words that the puppet is answered with, and how many of them count.
 fn words(deed: Deed<u64>) -> ([u64; 5], usize) {
     match deed {
@@ -112,12 +152,14 @@ fn words(deed: Deed<u64>) -> ([u64; 5], usize) {
     }
 }
 
-/// Makes a puppet do something. `run` is `VCPU_RUN` with an answer, and gives x0 to x7.
+/// Makes a puppet do something. `issue` makes a host call, and gives x0 to x7.
 pub fn perform(
+    (vm, vcpu): (u64, u64),
     deed: Deed<u64>,
-    mut run: impl FnMut(u64) -> Result<[u64; 8], Trouble>,
+    mut issue: impl FnMut([u64; 8]) -> Result<[u64; 8], Trouble>,
 ) -> Result<Outcome, Trouble> {
-    let mut go = |answer| until_exit(answer, &mut run);
+    let mut go =
+        |answer| through_interrupts(run_call(vm, vcpu, answer), &mut issue).map(outcome_of_run);
     let (words, count) = words(deed);
     let mut last = if let Deed::Resume(answer) = deed {
         go(answer)?
@@ -140,33 +182,6 @@ pub fn perform(
         last = Outcome::Value(told);
     }
     Ok(last)
-}
-
-/// Runs on through interrupts of the host.
-fn until_exit(
-    answer: u64,
-    run: &mut impl FnMut(u64) -> Result<[u64; 8], Trouble>,
-) -> Result<Outcome, Trouble> {
-    let mut answer = answer;
-    for _ in 0..PATIENCE {
-        match outcome_of_run(run(answer)?) {
-            Outcome::Exit {
-                reason: ExitReason::Interrupt,
-                ..
-            } => answer = 0,
-            outcome @ (Outcome::Answer { .. }
-            | Outcome::Exit { .. }
-            | Outcome::Value(_)
-            | Outcome::Done
-            | Outcome::Abort
-            | Outcome::Decoy) => {
-                return Ok(outcome);
-            }
-        }
-    }
-    Err(Trouble::Wrong(format!(
-        "the guest did nothing between {PATIENCE} interrupts"
-    )))
 }
 
 fn is_at(outcome: &Outcome, reason: ExitReason, place: u64) -> bool {
@@ -193,8 +208,8 @@ mod tests {
             exit(ExitReason::MmioRead, [ASK, 8, 0]),
             exit(ExitReason::MmioRead, [ASK, 8, 0]),
         ]);
-        let outcome = perform(Deed::Read(2), |answer| {
-            answers.push(answer);
+        let outcome = perform((1, 0), Deed::Read(2), |x| {
+            answers.push(x[3]);
             Ok(exits.pop().unwrap())
         });
         assert!(matches!(outcome, Ok(Outcome::Value(77))), "{outcome:?}");
@@ -203,7 +218,7 @@ mod tests {
 
     #[test]
     fn what_stops_it_is_the_outcome() {
-        let fault = perform(Deed::Write(3, 9), |_| {
+        let fault = perform((1, 0), Deed::Write(3, 9), |_| {
             Ok(exit(ExitReason::MemoryFault, [0x50000, 2, 0]))
         });
         assert!(matches!(
@@ -213,10 +228,16 @@ mod tests {
                 ..
             })
         ));
-        let refused = perform(Deed::Spin(1), |_| {
+        let refused = perform((1, 0), Deed::Spin(1), |_| {
             Ok([0, Status::WrongPhase.number(), 0, 0, 0, 0, 0, 0])
         });
         assert!(matches!(refused, Ok(Outcome::Answer { call: Some(_), .. })));
-        assert!(perform(Deed::Spin(1), |_| Ok(exit(ExitReason::Interrupt, [0; 3]))).is_err());
+        assert!(
+            perform((1, 0), Deed::Spin(1), |_| Ok(exit(
+                ExitReason::Interrupt,
+                [0; 3]
+            )))
+            .is_err()
+        );
     }
 }

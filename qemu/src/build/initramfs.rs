@@ -37,6 +37,7 @@ impl Parts<'_> {
         for test in self.tests {
             archive.program(&format!("bin/{}", test.name), &test.path)?;
         }
+        archive.file("scenarios", &crate::scenario::Corpus::write(workspace)?)?;
         archive.directory("etc")?;
         archive.file("etc/motd", &scripts.join("motd"))?;
         archive.directory("guest")?;

@@ -2,7 +2,7 @@
 //!
 //! That core comes to the same is tested without a machine. A scenario whose outcome differs has failed, also where it passed by itself.
 
-use super::{GUARD, Tally, Test, tap};
+use super::{Bench, GUARD, Tally, Test, tap};
 use crate::build::Workspace;
 use crate::console::Console;
 use crate::machine::{Boot, Cpu, Machine, Modules};
@@ -10,9 +10,9 @@ use crate::scenario::{Corpus, Digests};
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 
-/// On the mini host.
+/// On the mini host, and on Linux.
 pub(crate) fn tests() -> Vec<Test> {
-    vec![Test::many("scenarios on the mini host", |bench| {
+    let on_mini_host = |bench: &Bench| {
         let corpus = Corpus::of(&bench.workspace)?;
         let products = &bench.products;
         on_mini_host(
@@ -21,7 +21,22 @@ pub(crate) fn tests() -> Vec<Test> {
             &products.mini_host,
             &corpus,
         )
-    })]
+    };
+    vec![
+        Test::many("scenarios on the mini host", on_mini_host),
+        Test::many("scenarios on Linux", on_linux),
+    ]
+}
+
+/// Runs the corpus in the host, and compares its outcomes.
+fn on_linux(bench: &Bench) -> Result<Tally> {
+    let corpus = Corpus::of(&bench.workspace)?;
+    let machine = bench.host("pinfold scenario /scenarios");
+    let mut console = bench.console(&machine, "scenarios-linux")?;
+    console.expect("host: task ended", GUARD)?;
+    let status = console.wait(GUARD)?;
+    ensure!(status.success(), "QEMU ended with {status}");
+    compared(console.seen(), &corpus.specified()?)
 }
 
 /// Runs scenarios on the mini host with four CPUs, and compares their outcomes.
@@ -31,7 +46,7 @@ pub(crate) fn on_mini_host(
     mini_host: &Path,
     corpus: &Corpus,
 ) -> Result<Tally> {
-    let texts = workspace.out("scenarios")?;
+    let texts = workspace.out("scenarios-asked-for")?;
     std::fs::write(&texts, &corpus.bundle)?;
     let machine = Machine {
         cpu: Cpu::Max,

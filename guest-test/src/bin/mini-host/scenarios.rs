@@ -227,42 +227,40 @@ fn work(argument: u64) -> u64 {
 fn take_step(step: &Step) -> Result<Outcome, Trouble> {
     match *step {
         Step::Call(x) => {
-            let [function, arguments @ ..] = x;
+            let [function, ..] = x;
             let is_run = matches!(HostCall::decode(x), Some(HostCall::VcpuRun { .. }));
-            let reply = if is_run {
-                let [vm, vcpu, answer, ..] = arguments;
-                run_vcpu(vm, vcpu, answer)
+            let x = if is_run {
+                puppet::through_interrupts(x, run_vcpu)?
             } else {
-                calls::call(bytes::low32(function), &arguments)
+                issue(x)
             };
             Ok(Outcome::Answer {
                 call: call_of(function),
-                x: words(reply),
+                x,
             })
         }
-        Step::Guest { vm, vcpu, deed } => {
-            puppet::perform(deed, |answer| Ok(words(run_vcpu(vm, vcpu, answer))))
-        }
+        Step::Guest { vm, vcpu, deed } => puppet::perform((vm, vcpu), deed, run_vcpu),
         Step::Touch { by, access, frame } => touch(by, access, frame),
     }
 }
 
-const fn words(reply: Reply) -> [u64; 8] {
+fn issue(x: [u64; 8]) -> [u64; 8] {
+    let [function, arguments @ ..] = x;
     let Reply {
         x0,
         status,
         results: [x2, x3, x4, x5, x6, x7],
-    } = reply;
+    } = calls::call(bytes::low32(function), &arguments);
     [x0, status, x2, x3, x4, x5, x6, x7]
 }
 
 /// Runs a vCPU once, with an alarm that brings it back after 100 ms; serves the interrupts that came.
-fn run_vcpu(vm: u64, vcpu: u64, answer: u64) -> Reply {
+fn run_vcpu(x: [u64; 8]) -> Result<[u64; 8], Trouble> {
     timer::arm_physical(timer::now() + timer::milliseconds(100));
-    let reply = calls::vcpu_run(vm, vcpu, answer);
+    let after = issue(x);
     while gic::serve().is_some() {}
     timer::stop_physical();
-    reply
+    Ok(after)
 }
 
 fn touch(by: By, access: Access<u64>, frame: u64) -> Result<Outcome, Trouble> {
