@@ -230,7 +230,7 @@ fn take_step(step: &Step) -> Result<Outcome, Trouble> {
             let [function, ..] = x;
             let is_run = matches!(HostCall::decode(x), Some(HostCall::VcpuRun { .. }));
             let x = if is_run {
-                puppet::through_interrupts(x, run_vcpu)?
+                puppet::through_interrupts(x, |x| Ok(run_vcpu(x)))?
             } else {
                 issue(x)
             };
@@ -239,7 +239,7 @@ fn take_step(step: &Step) -> Result<Outcome, Trouble> {
                 x,
             })
         }
-        Step::Guest { vm, vcpu, deed } => puppet::perform((vm, vcpu), deed, run_vcpu),
+        Step::Guest { vm, vcpu, deed } => puppet::perform((vm, vcpu), deed, |x| Ok(run_vcpu(x))),
         Step::Touch { by, access, frame } => touch(by, access, frame),
     }
 }
@@ -255,27 +255,31 @@ fn issue(x: [u64; 8]) -> [u64; 8] {
 }
 
 /// Runs a vCPU once, with an alarm that brings it back after 100 ms; serves the interrupts that came.
-fn run_vcpu(x: [u64; 8]) -> Result<[u64; 8], Trouble> {
+fn run_vcpu(x: [u64; 8]) -> [u64; 8] {
     timer::arm_physical(timer::now() + timer::milliseconds(100));
     let after = issue(x);
     while gic::serve().is_some() {}
     timer::stop_physical();
-    Ok(after)
+    after
 }
 
 fn touch(by: By, access: Access<u64>, frame: u64) -> Result<Outcome, Trouble> {
     let address = match by {
         By::Process => frame * FRAME,
-        By::Kernel => frame * FRAME | mmu::HIGH,
+        By::Kernel => (frame * FRAME) | mmu::HIGH,
     };
     let found = match access {
         Access::Read => memory_probe::read(address).map(Outcome::Value),
-        // SAFETY: frames of the arena, or what is not the host's; both are no Rust memory.
         Access::Write(value) => {
-            unsafe { memory_probe::write(address, value) }.map(|()| Outcome::Done)
+            // SAFETY: frames of the arena, or what is not the host's; both are no Rust memory.
+            let stored = unsafe { memory_probe::write(address, value) };
+            stored.map(|()| Outcome::Done)
         }
-        // SAFETY: what is there is a return, zeroes, or not for the host to run.
-        Access::Fetch => unsafe { memory_probe::execute(address) }.map(|_| Outcome::Done),
+        Access::Fetch => {
+            // SAFETY: what is there is a return, zeroes, or not for the host to run.
+            let returned = unsafe { memory_probe::execute(address) };
+            returned.map(|_| Outcome::Done)
+        }
     };
     match found {
         Ok(outcome) => Ok(outcome),
