@@ -49,6 +49,15 @@ mod seeds {
             impl Mutant {
                 /// All of them.
                 pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+                /// The one of this name.
+                #[must_use]
+                pub fn named(name: &str) -> Option<Self> {
+                    match name {
+                        $(stringify!($name) => Some(Self::$name),)*
+                        _ => None,
+                    }
+                }
             }
         };
     }

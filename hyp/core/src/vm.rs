@@ -113,6 +113,12 @@ impl GuestMemory {
         self.owned
     }
 
+    /// Its stage 2.
+    #[must_use]
+    pub const fn stage2(&self) -> &Stage2 {
+        &self.stage2
+    }
+
     /// The slot of the VM.
     #[must_use]
     pub const fn slot(&self) -> VmSlot {

@@ -85,7 +85,7 @@ impl Spec {
     }
 
     /// The clause that is to blame for a difference: `clause`, unless the step was refused.
-    fn blame(&self, clause: Clause, what: String) -> Violation {
+    pub(crate) fn blame(&self, clause: Clause, what: String) -> Violation {
         let clause = if self.last.refused {
             Clause::RefusalChangesNothing
         } else {
@@ -107,7 +107,7 @@ impl Spec {
     }
 
     /// The clause that decided about the last step, if that changed something; otherwise the one that says that nothing else changes.
-    fn changer(&self, has_changed: bool) -> Clause {
+    pub(crate) fn changer(&self, has_changed: bool) -> Clause {
         if has_changed {
             self.last.clause
         } else {
@@ -117,8 +117,9 @@ impl Spec {
 
     fn compare_words(&self, reality: &dyn Reality) -> Result<(), Violation> {
         for (first, count) in &self.state.boot.ram {
-            for (frame, seen) in (*first..).zip(reality.folio_words(*first, *count)) {
-                let expected = self.state.word(frame);
+            let words = self.state.words(*first, *count);
+            let seen = reality.folio_words(*first, *count);
+            for ((frame, expected), seen) in (*first..).zip(words).zip(seen) {
                 if !expected.admits(seen) {
                     let clause = self.changer(expected != self.before.word(frame));
                     let what = format!(
@@ -228,7 +229,7 @@ impl Spec {
     }
 
     /// A decoy is a page, to read and write, where one may be.
-    fn check_decoy(&self, leaf: &Leaf) -> Result<(), Violation> {
+    pub(crate) fn check_decoy(&self, leaf: &Leaf) -> Result<(), Violation> {
         if self.state.decoys.contains(&leaf.gfn) {
             let is_right = leaf.frames == 1 && leaf.rights == Rights::SharedRam;
             return if is_right {
@@ -313,13 +314,17 @@ impl Spec {
             if !expected.is_empty() {
                 self.exercised.note(Clause::GuestReaches, "tables");
             }
-            if let Some(lost) = expected.iter().find(|leaf| !leaves.contains(leaf)) {
+            let has = |leaves: &[Leaf], leaf: &Leaf| {
+                let place = leaves.binary_search_by_key(&leaf.gfn, |other| other.gfn);
+                place.ok().and_then(|place| leaves.get(place)) == Some(leaf)
+            };
+            if let Some(lost) = expected.iter().find(|leaf| !has(leaves, leaf)) {
                 return Err(self.blame(
                     Clause::GuestReaches,
                     format!("VM {handle:#x} has not {lost:x?}"),
                 ));
             }
-            if let Some(more) = leaves.iter().find(|leaf| !expected.contains(leaf)) {
+            if let Some(more) = leaves.iter().find(|leaf| !has(&expected, leaf)) {
                 return Err(self.blame(
                     Clause::GuestReachesNoMore,
                     format!("VM {handle:#x} has {more:x?}"),
@@ -357,6 +362,11 @@ impl Spec {
             let what = format!("{free} frames are free, and {used} are tables, not {tables}");
             return Err(self.blame(Clause::PoolBalance, what));
         }
+        self.require_floor(free)
+    }
+
+    /// What only a gift may take is left, unless it was not there before.
+    pub(crate) fn require_floor(&mut self, free: u64) -> Result<(), Violation> {
         let Some((before, floor)) = self.last.pool else {
             return Ok(());
         };
@@ -404,7 +414,11 @@ impl Spec {
     }
 
     fn compare_cleaned(&mut self, reality: &dyn Reality) -> Result<(), Violation> {
-        let (cleaned, forgotten) = reality.cleaned();
+        self.require_cleaned(reality.cleaned())
+    }
+
+    pub(crate) fn require_cleaned(&mut self, seen: (u64, u64)) -> Result<(), Violation> {
+        let (cleaned, forgotten) = seen;
         let donated = self.state.counter(pinfold_abi::Counter::FramesDonated);
         if self.last.clause == Clause::DonateGives {
             self.exercised.note(Clause::DonateCleans, self.last.what);

@@ -1,7 +1,7 @@
 //! The judge of what is not a host call: what guests do, what the host touches, the end of the machine.
 
 use alloc::format;
-use pinfold_abi::{Counter, SMCCC_SUCCESS, Status};
+use pinfold_abi::{Counter, ExitReason, SMCCC_SUCCESS, Status};
 
 use crate::clause::{Clause, Violation};
 use crate::guest::{Follows, GuestDeed, GuestSeen, INVALID_PARAMETER};
@@ -28,6 +28,17 @@ impl State {
             takes_memory: true,
             loose: false,
         }
+    }
+}
+
+/// What is not specified here may end a run because a vCPU is to be kicked, or because this one waits.
+fn require_wait(clause: Clause, reason: u64) -> Result<(), Violation> {
+    match ExitReason::from_number(reason) {
+        Some(ExitReason::Kick | ExitReason::Wfi) => Ok(()),
+        other => Err(Violation::new(
+            clause,
+            format!("the host is told {other:?} of it"),
+        )),
     }
 }
 
@@ -67,6 +78,13 @@ impl Spec {
         );
         match (exit, told) {
             (None, None) => {}
+            (Some((before, after)), None) if follows.loose => {
+                let [_, _, reason, first, ..] = *after;
+                require_wait(clause, reason)?;
+                let mut expected = expect(clause, [SMCCC_SUCCESS, Status::Ok.number()]);
+                expected.extend(expect(clause, [reason, first, 0, 0]));
+                compare(before, after, &expected)?;
+            }
             (Some((before, after)), Some(words)) => {
                 let mut expected = expect(clause, [SMCCC_SUCCESS, Status::Ok.number()]);
                 expected.extend(expect(clause, words));
@@ -80,6 +98,40 @@ impl Spec {
             }
         }
         self.compare_guest((deed.vm, deed.vcpu), guest, clause)
+    }
+
+    /// A vCPU, named by handle and index, did something of which nothing is specified, but that it changes nothing of who owns
+    /// what. The guest has these registers then; the host's are `after`, if the run ended.
+    pub fn guest_passed_over(
+        &mut self,
+        name: (u64, u64),
+        what: &'static str,
+        guest: &GuestRegisters,
+        after: Option<&[u64; 18]>,
+    ) {
+        let (handle, index) = name;
+        let mut next = self.state.clone();
+        next.count(Counter::GuestExits, 1);
+        let vm = next.vms.get_mut(&handle);
+        if let Some(vcpu) = vm.and_then(|vm| vm.vcpus.get_mut(&index)) {
+            vcpu.registers = guest.clone();
+            vcpu.loaded = after.is_none();
+            let loads =
+                after.is_some_and(|[_, _, reason, ..]| *reason == ExitReason::MmioRead.number());
+            vcpu.awaits = if loads {
+                Awaits::Anything
+            } else {
+                Awaits::Nothing
+            };
+        }
+        self.step(next, Last::new(Clause::NothingElseChanges, what));
+    }
+
+    /// Whether an address is guest RAM of the VM that a handle names.
+    #[must_use]
+    pub fn is_guest_ram(&self, handle: u64, ipa: u64) -> bool {
+        let vm = self.state.vms.get(&handle);
+        vm.is_some_and(|vm| vm.is_ram(ipa >> 12, 1))
     }
 
     /// What must follow, and the state then.

@@ -49,7 +49,7 @@ impl State {
             return (newest + 1) << 8 | slot;
         }
         if call == (HostCall::PoolReclaim {}) {
-            return self.given.last().copied().unwrap_or(0);
+            return self.given.iter().last().copied().unwrap_or(0);
         }
         // All of the pin table; nobody to kick.
         u64::MAX

@@ -333,6 +333,13 @@ impl State {
                 vm.ended = Some((ExitReason::SystemReset.number(), 0));
                 Some(exits(Clause::SystemEnds, ExitReason::SystemReset, [0; 3]))
             }
+            0x8400_0012 | 0xC400_0012 => {
+                let [_, kind, ..] = vcpu.registers.arguments();
+                let kind = extend(kind, if function & 1 << 30 == 0 { 4 } else { 8 });
+                vm.ended = Some((ExitReason::SystemReset.number(), kind));
+                let details = [kind, 0, 0];
+                Some(exits(Clause::SystemEnds, ExitReason::SystemReset, details))
+            }
             _ => Some(Follows {
                 loose: true,
                 ..goes_on(Clause::GuestQuery)

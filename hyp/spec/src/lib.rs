@@ -14,6 +14,7 @@
 //! | `touch` | what the host touches and does not own; decoys; the end of the machine |
 //! | `outline` | the state in one number, for fuzzers |
 //! | `shadow`, `compare` | stage 2 of host and guests, EL2's own stage 1, the pool, contents |
+//! | `near` | the same for those who cannot look at everything after each step |
 //!
 //! Where several outcomes are right (which handle, how far a long call got, a dry pool), the outcome that was seen decides,
 //! and the specification says which ones are right.
@@ -28,6 +29,8 @@ mod compare;
 mod events;
 mod foretell;
 mod guest;
+mod map;
+mod near;
 mod outline;
 mod reality;
 mod rules;
@@ -41,6 +44,7 @@ mod vm;
 pub use clause::{Clause, Exercised, Violation};
 pub use foretell::{Foretold, ForetoldExit};
 pub use guest::{GuestDeed, GuestEvent, GuestSeen};
+pub use near::Glance;
 pub use reality::{Leaf, Reality, Rights};
 pub use spec::{HostSeen, Spec};
 pub use state::Boot;

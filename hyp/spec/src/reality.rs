@@ -68,7 +68,8 @@ pub trait Reality {
     fn guest_leaves(&self) -> Vec<(u64, Vec<Leaf>)>;
     /// What EL2 maps besides what it had at boot, and whether it may write there.
     fn hyp_frames(&self) -> Vec<(u64, bool)>;
-    /// Frames of the pool that are free, and those that are stage-2 tables or set aside for them, the decoy page among them.
+    /// Frames of the pool that are free, or hold objects if it has any; and those that are stage-2 tables or set aside for them, the
+    /// decoy page among them.
     fn pool(&self) -> (u64, u64);
     /// What frames hold, if that is not 0, by frame.
     fn content(&self) -> Vec<(u64, u64)>;

@@ -37,7 +37,7 @@ impl State {
 
     /// Whether RAM, EL2 or a hole is in the range.
     fn is_plain_device(&self, first: u64, count: u64) -> bool {
-        let Boot { ram, holes, .. } = &self.boot;
+        let Boot { ram, holes, .. } = &*self.boot;
         let overlaps =
             |(other, frames): &(u64, u64)| first < other + frames && *other < first + count;
         !ram.iter().chain(holes).any(overlaps)
@@ -139,7 +139,7 @@ impl State {
     }
 
     /// Whether the block is RAM of the host alone.
-    fn is_hosts_block(&self, block: u64) -> bool {
+    pub(crate) fn is_hosts_block(&self, block: u64) -> bool {
         let frames = block..block + BLOCK;
         self.owners.range(frames.clone()).next().is_none()
             && self

@@ -8,10 +8,11 @@ use pinfold_abi::{
 
 use crate::calls::{self, Seen};
 use crate::clause::{Clause, Exercised, Violation};
+use crate::near::Cursor;
 use crate::reality::Rights;
 use crate::ruling::{Done, Refuse, Ruling};
 use crate::state::{Boot, Owner, State, Word};
-use crate::vm::GuestRegisters;
+use crate::vm::{Awaits, GuestRegisters};
 
 /// SMCCC's own calls (DEN0028, section 7), and the version that is offered.
 const SMCCC_VERSION: u64 = 0x8000_0000;
@@ -62,6 +63,9 @@ pub struct Spec {
     pub(crate) before: State,
     pub(crate) last: Last,
     pub(crate) exercised: Exercised,
+    /// Frames that the last step wiped.
+    pub(crate) wiped: Vec<u64>,
+    pub(crate) cursor: Cursor,
     steps: u64,
 }
 
@@ -124,6 +128,8 @@ impl Spec {
             state,
             last,
             exercised: Exercised::default(),
+            wiped: Vec::new(),
+            cursor: Cursor::default(),
             steps: 0,
         }
     }
@@ -142,7 +148,11 @@ impl Spec {
 
     /// The host writes word `index` of a frame of what is, or may become, a pin table.
     pub fn host_writes_pin(&mut self, frame: u64, index: u64, word: u32) {
-        self.state.pin_words.insert((frame, index), word);
+        if word == 0 {
+            self.state.pin_words.remove(&(frame, index));
+        } else {
+            self.state.pin_words.insert((frame, index), word);
+        }
     }
 
     /// Somebody who may writes to a frame; the value stands for all of it.
@@ -189,6 +199,8 @@ impl Spec {
     pub(crate) fn step(&mut self, next: State, last: Last) {
         self.exercised.note(last.clause, last.what);
         self.steps += 1;
+        let mut next = next;
+        self.wiped = core::mem::take(&mut next.wiped);
         self.before = core::mem::replace(&mut self.state, next);
         self.last = last;
     }
@@ -311,6 +323,7 @@ impl Spec {
             }
             HostSeen::Entered(registers) if enters => {
                 let [_, handle, index, ..] = *before;
+                self.adopt_answer((handle, index), registers);
                 self.compare_guest((handle, index), registers, clause)
             }
             HostSeen::Returned(after) => Err(Violation::new(
@@ -332,6 +345,29 @@ pub(crate) fn unlisted(function: u64, argument: u64) -> Expected {
         }
         SMCCC_ARCH_FEATURES => expect(Clause::Smccc, [SMCCC_NOT_SUPPORTED]),
         _ => expect(Clause::UnknownCall, [SMCCC_NOT_SUPPORTED]),
+    }
+}
+
+impl Spec {
+    /// A call of the host was made of which nothing is specified, but that it changes nothing.
+    pub fn host_call_passed_over(&mut self, refused: bool) {
+        let mut next = self.state.clone();
+        next.count(Counter::Calls, 1);
+        next.count(Counter::Refusals, u64::from(refused));
+        self.step(next, Last::new(Clause::NothingElseChanges, "passed over"));
+    }
+
+    /// Takes the registers as they are if what the host answered is not specified.
+    fn adopt_answer(&mut self, name: (u64, u64), seen: &GuestRegisters) {
+        let (handle, index) = name;
+        let vcpu = self.before.vms.get(&handle);
+        let awaits = vcpu.and_then(|vm| Some(vm.vcpus.get(&index)?.awaits));
+        if awaits == Some(Awaits::Anything)
+            && let Some(vm) = self.state.vms.get_mut(&handle)
+            && let Some(vcpu) = vm.vcpus.get_mut(&index)
+        {
+            vcpu.registers = seen.clone();
+        }
     }
 }
 

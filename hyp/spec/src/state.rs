@@ -2,11 +2,13 @@
 //!
 //! A frame of RAM that is in no map is the host's alone. Everything is per frame: a folio is frames that say the same order.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use pinfold_abi::{Counter, State as StateNumber, limit, pin_word};
 
 use crate::clause::Clause;
+use crate::map::{Map, Set};
 use crate::ruling::{Refuse, refuse};
 use crate::vm::Vm;
 use pinfold_abi::Status;
@@ -138,22 +140,24 @@ impl Pins {
 /// Everything.
 #[derive(Clone, Debug)]
 pub(crate) struct State {
-    pub(crate) boot: Boot,
+    pub(crate) boot: Arc<Boot>,
     /// Frames of RAM that are not the host's alone.
-    pub(crate) owners: BTreeMap<u64, Owner>,
+    pub(crate) owners: Map<u64, Owner>,
     /// Frames that the host gave to the pool and has not back.
-    pub(crate) given: BTreeSet<u64>,
+    pub(crate) given: Set<u64>,
     /// By handle.
-    pub(crate) vms: BTreeMap<u64, Vm>,
+    pub(crate) vms: Map<u64, Vm>,
     /// Every handle that was ever given out.
-    pub(crate) handles: BTreeSet<u64>,
+    pub(crate) handles: Set<u64>,
     pub(crate) pins: Vec<Pins>,
     /// By frame and index: what the host last wrote there, if that was not 0.
-    pub(crate) pin_words: BTreeMap<(u64, u64), u32>,
+    pub(crate) pin_words: Map<(u64, u64), u32>,
     /// Frames where the host's kernel may find a decoy.
-    pub(crate) decoys: BTreeSet<u64>,
+    pub(crate) decoys: Set<u64>,
     /// By frame: what was last written there, if that was not 0.
-    pub(crate) content: BTreeMap<u64, u64>,
+    pub(crate) content: Map<u64, u64>,
+    /// Frames that were wiped in the step at hand.
+    pub(crate) wiped: Vec<u64>,
     counters: BTreeMap<Counter, u64>,
     /// How often instructions had to be forgotten.
     pub(crate) forgotten: u64,
@@ -173,18 +177,19 @@ impl State {
             .hyp
             .iter()
             .flat_map(|(first, count)| *first..first + count);
-        let mut owners: BTreeMap<_, _> = hyp.map(|frame| (frame, Owner::Hyp)).collect();
+        let mut owners: Map<_, _> = hyp.map(|frame| (frame, Owner::Hyp)).collect();
         owners.insert(boot.decoy, Owner::SharedHyp);
         Self {
-            boot,
+            boot: Arc::new(boot),
             owners,
-            given: BTreeSet::new(),
-            vms: BTreeMap::new(),
-            handles: BTreeSet::new(),
+            given: Set::new(),
+            vms: Map::new(),
+            handles: Set::new(),
             pins: Vec::new(),
-            pin_words: BTreeMap::new(),
-            decoys: BTreeSet::new(),
-            content: BTreeMap::new(),
+            pin_words: Map::new(),
+            decoys: Set::new(),
+            content: Map::new(),
+            wiped: Vec::new(),
             counters: BTreeMap::new(),
             forgotten: 0,
         }
@@ -271,6 +276,19 @@ impl State {
         Word::exactly(number | order | wiped << 8 | (held.vm & 0x3F) << 24 | held.gfn << 36)
     }
 
+    /// The words of the frames of a range.
+    pub(crate) fn words(&self, first: u64, count: u64) -> impl Iterator<Item = Word> {
+        let frames = first..first + count;
+        let mut owned = self.owners.range(frames.clone()).peekable();
+        frames.map(move |frame| {
+            if owned.next_if(|(other, _)| **other == frame).is_some() || !self.is_ram(frame) {
+                self.word(frame)
+            } else {
+                Word::exactly(StateNumber::Host.number())
+            }
+        })
+    }
+
     /// The refusal that the state of a frame calls for, by `clause`.
     pub(crate) fn refuse_state(&self, clause: Clause, index: u64, frame: u64) -> Refuse {
         let status = if self.is_ram(frame) {
@@ -345,6 +363,7 @@ impl State {
     /// Overwrites a frame with zeroes.
     pub(crate) fn wipe(&mut self, frame: u64) {
         self.content.remove(&frame);
+        self.wiped.push(frame);
         self.count(Counter::FramesWiped, 1);
     }
 }

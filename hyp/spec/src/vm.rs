@@ -1,10 +1,11 @@
 //! VMs and vCPUs, as far as calls and exits tell.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use pinfold_abi::Status;
 
 use crate::clause::Clause;
+use crate::map::Map;
 use crate::ruling::{Refuse, refuse, require};
 use crate::state::State;
 
@@ -78,10 +79,12 @@ pub(crate) enum Awaits {
     Share { gfn: u64 },
     /// Whether the host agrees to an unshare.
     Unshare,
+    /// Something that is not specified: what the registers are then is not judged.
+    Anything,
 }
 
 /// A vCPU.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Vcpu {
     pub(crate) registers: GuestRegisters,
     pub(crate) power: Power,
@@ -92,32 +95,32 @@ pub(crate) struct Vcpu {
 }
 
 /// A VM.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Vm {
     pub(crate) phase: Phase,
     /// How many vCPUs it may have.
     pub(crate) count: u64,
-    pub(crate) vcpus: BTreeMap<u64, Vcpu>,
+    pub(crate) vcpus: Map<u64, Vcpu>,
     /// Guest RAM: first frame and count.
     pub(crate) regions: Vec<(u64, u64)>,
     /// The first byte of distributor and redistributors.
     pub(crate) gic: Option<(u64, u64)>,
     /// By GFN: the frames that it has, those on their way to the host included.
-    pub(crate) frames: BTreeMap<u64, u64>,
+    pub(crate) frames: Map<u64, u64>,
     /// What every further run says: exit reason and reset type.
     pub(crate) ended: Option<(u64, u64)>,
 }
 
 impl Vm {
     /// One without anything.
-    pub(crate) const fn new(count: u64) -> Self {
+    pub(crate) fn new(count: u64) -> Self {
         Self {
             phase: Phase::Created,
             count,
-            vcpus: BTreeMap::new(),
+            vcpus: Map::new(),
             regions: Vec::new(),
             gic: None,
-            frames: BTreeMap::new(),
+            frames: Map::new(),
             ended: None,
         }
     }

@@ -117,6 +117,8 @@ pub struct FakeMachine {
     pub instructions_forgotten: u64,
     /// Frames wiped so far.
     pub wiped: u64,
+    /// Which these were; whoever looks empties it.
+    pub wiped_frames: Vec<u64>,
     /// Descriptors written so far.
     pub writes: u64,
     /// Somebody runs below EL2, so that walkers look at the tables.
@@ -528,6 +530,7 @@ impl Machine for FakeMachine {
         self.watch.cleaned(frame.raw(), &self.tables);
         self.expect_unreachable(frame.raw(), 1, "a frame is wiped");
         self.wiped += 1;
+        self.wiped_frames.push(frame.raw());
         self.content.remove(&frame.raw());
     }
 

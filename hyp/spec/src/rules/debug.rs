@@ -31,20 +31,22 @@ impl State {
     }
 
     pub(crate) fn census(&self) -> Done {
-        let states = [
-            StateNumber::Host,
+        let others = [
             StateNumber::Hyp,
             StateNumber::HostSharedHyp,
             StateNumber::Guest,
             StateNumber::GuestSharedHost,
             StateNumber::Wiping,
         ];
-        let frames = |state| {
-            self.ram()
-                .filter(|frame| self.state_number(*frame) == state)
-                .fold(0, |sum, _| sum + 1)
-        };
-        done(Clause::Census, &states.map(frames))
+        let numbers = self.owners.keys().map(|frame| self.state_number(*frame));
+        let others = numbers.fold(others.map(|state| (state, 0)), |sums, number| {
+            sums.map(|(state, sum)| (state, sum + u64::from(state == number)))
+        });
+        let ram: u64 = self.boot.ram.iter().map(|(_, count)| count).sum();
+        let [hyp, shared_hyp, guest, guest_shared, wiping] = others.map(|(_, sum)| sum);
+        let host = ram - (hyp + shared_hyp + guest + guest_shared + wiping);
+        let frames = [host, hyp, shared_hyp, guest, guest_shared, wiping];
+        done(Clause::Census, &frames)
     }
 
     /// The first frame of RAM, and the one after the last.
@@ -100,11 +102,11 @@ impl State {
         let (lowest, end) = self.known();
         let is_sound = is_range(first, count, end) && lowest <= first && count <= limit::MAX_DIGEST;
         require(is_sound, refuse(Clause::DigestMalformed, Status::Invalid))?;
-        let words = (first..first + count).map(|frame| self.word(frame));
-        let digest = words
-            .clone()
+        let mut words = self.words(first, count);
+        let is_known = words.all(|word| word.mask == Word::exactly(0).mask);
+        let digest = self
+            .words(first, count)
             .fold(OFFSET, |hash, word| (hash ^ word.value).wrapping_mul(PRIME));
-        let is_known = words.clone().all(|word| word.mask == Word::exactly(0).mask);
         Ok(done(
             Clause::Digest,
             &[if is_known { digest } else { seen.result }],

@@ -120,7 +120,7 @@ impl State {
         }
         match vcpu.awaits {
             Awaits::Nothing if !vcpu.ran => Clause::RegisterSet,
-            Awaits::Nothing => Clause::RunKeeps,
+            Awaits::Nothing | Awaits::Anything => Clause::RunKeeps,
             Awaits::Load { width, register } => {
                 vcpu.registers.write(register, extend(answer, width));
                 Clause::MmioAnswer
