@@ -16,7 +16,7 @@ use crate::platform::{self, Bytes, Platform};
 use crate::sysreg::{ID_AA64MMFR0_EL1, ID_AA64MMFR4_EL1, field};
 use crate::translation::watch;
 use crate::width::{narrow, wide};
-use crate::{cache, console, gic, heap, host, hypervisor, semihosting, symbols};
+use crate::{cache, console, gic, heap, host, hypervisor, judged, semihosting, symbols};
 
 use core::sync::atomic::Ordering;
 
@@ -65,7 +65,10 @@ fn bring_up(device_tree: usize) -> Result<Infallible, Complaint> {
         semihosting::allow();
     }
     watch::choose_fault(platform::own_arguments(&tree));
-    let platform = platform::read(&tree)?;
+    #[cfg(feature = "mutants")]
+    crate::mutant::select(&tree);
+    let mut platform = platform::read(&tree)?;
+    let for_oracle = judged::claim_memory(&mut platform)?;
     map_devices(&platform)?;
     number_cpus(&platform)?;
     gic::set_redistributors(platform.redistributors_in_use());
@@ -78,7 +81,8 @@ fn bring_up(device_tree: usize) -> Result<Infallible, Complaint> {
     };
     check_layout(&platform, taken, blob_place)?;
     let kernel = kernel_entry(platform.kernel)?;
-    let new = host_tree::write(&tree, &platform, &taken)
+    let hidden: alloc::vec::Vec<_> = taken.into_iter().chain(for_oracle).collect();
+    let new = host_tree::write(&tree, &platform, &hidden)
         .map_err(|_| Complaint::DeviceTree("it cannot be rewritten"))?;
     replace_device_tree(device_tree, blob.len(), &new)?;
     map_folio_array(folios)?;

@@ -13,7 +13,7 @@ use crate::sysreg::{
 };
 use crate::trace::Mark;
 use crate::world::World;
-use crate::{gic, hypervisor, panic, trace};
+use crate::{gic, hypervisor, judged, panic, trace};
 
 /// What core wants to know of the CPUs, read once.
 static PROCESSOR: Once<Processor> = Once::new();
@@ -49,23 +49,24 @@ pub(crate) fn run(mut loaded: LoadedVcpu, call: &mut CallRegisters, mark: Mark) 
     let processor = PROCESSOR.call_once(processor);
     hypervisor::lock().prepare_entry(&mut loaded, processor, CNTVCT_EL0.get());
     let mut world = World::load(&mut loaded);
-    let reason = loop {
+    let (reason, kept) = loop {
         let exit = world.enter(&mut loaded);
         panic::park_if_panicking();
         let noted = trace::guest_exit(&loaded, &exit);
         // The lock is free again before the guest is entered.
-        let resumption = hypervisor::lock().guest_exit(&mut loaded, exit, processor);
+        let mut hypervisor = hypervisor::lock();
+        let (resumption, deed) = judged::guest_exit(&mut hypervisor, &mut loaded, exit, processor);
         match resumption {
             Resumption::Guest => {}
             Resumption::GuestWithFloatingPoint => world.give_fp(&loaded),
             Resumption::Host(reason) => {
                 noted.left(reason);
-                break reason;
+                break (reason, judged::keep(hypervisor, deed));
             }
         }
     };
     world.put(&mut loaded);
     let mark = trace::last_call(mark, call);
-    hypervisor::lock().finish_run(loaded, reason, call);
+    judged::finish_run(kept, loaded, reason, call);
     mark
 }

@@ -7,6 +7,9 @@
 //! Invariant: all memory in here is mapped read-write at its own address and nobody else's; what is free holds only
 //! the heaps' links.
 
+#[cfg(feature = "oracle")]
+pub(crate) mod aside;
+
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
 
@@ -38,6 +41,9 @@ struct Pool {
     own_end: usize,
     own_start: usize,
     given: Heap<ORDERS>,
+    /// How many of the given frames the host has back; to the heap they are in use.
+    #[cfg(feature = "oracle")]
+    returned: usize,
     kept: [usize; KEPT],
     kept_count: usize,
 }
@@ -72,6 +78,8 @@ static POOL: SpinMutex<Pool> = SpinMutex::new(Pool {
     own_start: 0,
     own_end: 0,
     given: Heap::empty(),
+    #[cfg(feature = "oracle")]
+    returned: 0,
     kept: [0; KEPT],
     kept_count: 0,
 });
@@ -85,6 +93,10 @@ static GLOBAL: Global = Global;
 // SAFETY: the buddy heap returns blocks that fit the layout and do not overlap; the lock makes each call whole.
 unsafe impl GlobalAlloc for Global {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        #[cfg(feature = "oracle")]
+        if aside::is_in_use() {
+            return aside::allocate(layout).map_or(core::ptr::null_mut(), NonNull::as_ptr);
+        }
         pool()
             .allocate(layout)
             .map_or(core::ptr::null_mut(), NonNull::as_ptr)
@@ -92,6 +104,11 @@ unsafe impl GlobalAlloc for Global {
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if let Some(block) = NonNull::new(block) {
+            #[cfg(feature = "oracle")]
+            if aside::has(block) {
+                // SAFETY: it came from there (the range tells), with this layout.
+                return unsafe { aside::free(block, layout) };
+            }
             // A guest's registers were in there, perhaps, and RAM lives through a reset.
             clear(block, layout.size());
             pool().free(block, layout);
@@ -218,7 +235,19 @@ pub(crate) unsafe fn add_given_frame(frame: usize) {
 pub(crate) fn take_given_frame() -> Option<usize> {
     let mut pool = pool();
     let frame = pool.given.alloc(ONE).ok()?;
+    #[cfg(feature = "oracle")]
+    {
+        pool.returned += 1;
+    }
     Some(frame.as_ptr().expose_provenance())
+}
+
+/// How many frames' worth of bytes there are, in use or not.
+#[cfg(feature = "oracle")]
+pub(crate) fn all_frames() -> u64 {
+    let pool = pool();
+    let bytes = pool.own.stats_total_bytes() + pool.given.stats_total_bytes();
+    crate::width::wide(bytes / FRAME - pool.returned)
 }
 
 /// How many frames' worth of bytes are free.

@@ -13,15 +13,18 @@ use spin::once::Once;
 
 use crate::complaint::Complaint;
 use crate::gic;
-use crate::machine::El2Machine;
+use crate::judged::{self, Hardware};
 use crate::platform::{Bytes, Platform};
 use crate::translation::lock::{self, Watched};
 use crate::width::narrow;
 
-static HYPERVISOR: Once<SpinMutex<Hypervisor<El2Machine>>> = Once::new();
+static HYPERVISOR: Once<SpinMutex<Hypervisor<Hardware>>> = Once::new();
+
+/// The lock, taken.
+pub(crate) type Guard = Watched<Hypervisor<Hardware>, { lock::MEMORY }>;
 
 /// Takes the lock. Nothing that needs it runs before [`set_up`].
-pub(crate) fn lock() -> Watched<Hypervisor<El2Machine>, { lock::MEMORY }> {
+pub(crate) fn lock() -> Guard {
     Watched::take(HYPERVISOR.wait())
 }
 
@@ -71,8 +74,9 @@ pub(crate) fn set_up(
     };
     // Nobody else runs yet.
     lock::taken::<{ lock::MEMORY }>();
-    let hypervisor = Hypervisor::new(El2Machine::new(), first.first(), folios, &layout)
+    let hypervisor = Hypervisor::new(judged::hardware(), first.first(), folios, &layout)
         .map_err(|_| Complaint::OutOfFrames)?;
+    judged::watch(&hypervisor, &layout);
     lock::released::<{ lock::MEMORY }>();
     let root = hypervisor.memory.host().root().low.frame().address().raw();
     HYPERVISOR.call_once(|| SpinMutex::new(hypervisor));

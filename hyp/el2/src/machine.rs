@@ -56,6 +56,18 @@ fn clean_through(window: usize, frame: Pfn) {
     }
 }
 
+/// Whether the frame holds nothing but zeroes.
+#[cfg(feature = "oracle")]
+pub(crate) fn is_zero(frame: Pfn) -> bool {
+    mmu::with_window(address(frame), Access::Constant, |window| {
+        (window..window + FRAME).step_by(8).all(|at| {
+            let word = core::ptr::with_exposed_provenance::<u64>(at);
+            // SAFETY: an aligned word of the frame that the window shows.
+            unsafe { word.read_volatile() == 0 }
+        })
+    })
+}
+
 impl Machine for El2Machine {
     fn allocate_table(&mut self) -> Option<Table> {
         heap::allocate_frame().and_then(frame).map(Table::vouch)

@@ -31,8 +31,13 @@ mod heap;
 mod host;
 mod hypervisor;
 mod inject;
+mod judged;
 mod machine;
 mod mmu;
+#[cfg(feature = "mutants")]
+mod mutant;
+#[cfg(feature = "oracle")]
+mod oracle;
 mod panic;
 mod percpu;
 mod platform;

@@ -187,6 +187,28 @@ impl Stage1 {
         }
     }
 
+    /// Whether the frame at `address` is mapped, and may be written.
+    #[cfg(feature = "oracle")]
+    pub(crate) fn access(&self, address: usize) -> Option<bool> {
+        let mut table = self.root;
+        for level in 1..=3 {
+            match next(table, address, level).filter(|_| level < 3) {
+                Some(below) => table = below,
+                None => return writes(table.entry(index(address, level)).load(Ordering::Relaxed)),
+            }
+        }
+        None
+    }
+
+    /// What is mapped below the windows: address, bytes, and whether it may be written.
+    #[cfg(feature = "oracle")]
+    pub(crate) fn leaves(&self) -> alloc::vec::Vec<(usize, usize, bool)> {
+        let mut leaves = alloc::vec::Vec::new();
+        collect(self.root, 0, 1, &mut leaves);
+        leaves.retain(|(address, ..)| *address < WINDOWS);
+        leaves
+    }
+
     /// Unmaps what [`Stage1::map`] mapped.
     pub(crate) fn unmap(&mut self, start: usize, end: usize) {
         let mut at = start;
@@ -202,6 +224,36 @@ impl Stage1 {
                 tlb::invalidate_own(at);
                 at += BLOCK;
             }
+        }
+    }
+}
+
+/// Whether what a leaf maps may be written, if it maps anything.
+#[cfg(feature = "oracle")]
+const fn writes(leaf: u64) -> Option<bool> {
+    const READ_ONLY: u64 = 1 << 7;
+    if leaf & VALID == 0 {
+        None
+    } else {
+        Some(leaf & READ_ONLY == 0)
+    }
+}
+
+#[cfg(feature = "oracle")]
+fn collect(
+    table: &Table,
+    first: usize,
+    level: u32,
+    leaves: &mut alloc::vec::Vec<(usize, usize, bool)>,
+) {
+    let bytes = FRAME << (9 * (3 - level));
+    for place in 0..ENTRIES {
+        let address = first + place * bytes;
+        if let Some(below) = next(table, address, level).filter(|_| level < 3) {
+            collect(below, address, level + 1, leaves);
+        } else {
+            let leaf = table.entry(place).load(Ordering::Relaxed);
+            leaves.extend(writes(leaf).map(|writes| (address, bytes, writes)));
         }
     }
 }

@@ -18,7 +18,7 @@ use smccc::psci::{
 use crate::percpu::{self, PerCpu, power};
 use crate::platform::AFFINITY;
 use crate::width::wide;
-use crate::{cache, hypervisor, symbols, sysreg};
+use crate::{cache, hypervisor, judged, symbols, sysreg};
 
 /// SMCCC_VERSION, which PSCI_FEATURES may ask about.
 const SMCCC_VERSION: u32 = smccc::arch::SMCCC_VERSION;
@@ -80,7 +80,7 @@ const fn narrow(value: u64) -> u64 {
 /// Switches the machine off or resets it, with nothing of a guest left in RAM. The lock is kept, so that no CPU goes on.
 fn end(function: u32, arguments: [u64; 3]) -> u64 {
     let mut hypervisor = hypervisor::lock();
-    hypervisor.end_guests();
+    judged::end_guests(&mut hypervisor);
     firmware(function, arguments)
 }
 

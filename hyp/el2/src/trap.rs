@@ -12,7 +12,7 @@ use pinfold_core::hypervisor::{CallRegisters, HostAbort, HostAbortOutcome, HostC
 
 use crate::sysreg::{Readable, Writeable, translate_as_el1_reads};
 use crate::width::narrow;
-use crate::{gic, hypervisor, inject, panic, percpu, psci, trace};
+use crate::{gic, inject, judged, panic, percpu, psci, trace};
 
 /// x0 to x30 of the host.
 #[repr(C, align(16))]
@@ -94,7 +94,7 @@ fn other_trap(frame: &mut HostFrame, syndrome: u64) {
 fn host_call(call: &mut CallRegisters) {
     let cpu = percpu::current();
     let mut mark = trace::call(call);
-    let outcome = hypervisor::lock().host_call(call, cpu.index());
+    let outcome = judged::host_call(call, cpu.index());
     match outcome {
         HostCallOutcome::Return => {}
         HostCallOutcome::Run(vcpu) => mark = crate::guest_trap::run(vcpu, call, mark),
@@ -163,7 +163,7 @@ fn host_abort(syndrome: u64) {
             instruction: syndrome >> 26 == class::INSTRUCTION_ABORT,
             pc: ELR_EL2.get(),
         };
-        (abort, hypervisor::lock().host_abort(abort))
+        (abort, judged::host_abort(abort))
     });
     match outcome {
         Some((_, HostAbortOutcome::Retry)) => {}
