@@ -4,6 +4,7 @@
 
 pub(crate) use pinfold_abi::{Counter, ExitReason, State, Status};
 
+use crate::storm::tally;
 use guest_test::smccc;
 use guest_test::tap::{Failure, Outcome};
 use guest_test::{bytes, check};
@@ -112,7 +113,9 @@ pub(crate) struct Found {
 
 /// Calls any function id with any arguments.
 pub(crate) fn call(id: u32, arguments: &[u64]) -> Reply {
-    Reply::of(&smccc::hvc(id, arguments))
+    let reply = Reply::of(&smccc::hvc(id, arguments));
+    tally::note(id, &reply);
+    reply
 }
 
 /// Pinfold answers the UUID call.

@@ -1,6 +1,7 @@
 //! The mini host: a bare-metal EL1 image that takes Linux's place under Pinfold and tests every hypercall.
 //!
-//! It takes a device tree in x0 (bootargs `test=<part of a name>` chooses tests) and the guest image as the initrd, or, with `scenarios`, their texts; keeps a pin table of its own,
+//! It takes a device tree in x0 (bootargs `test=<part of a name>` chooses tests, `storm=<seconds> seed=<number>` asks for a storm, `scenarios` says that the initrd
+//! is their texts) and the guest image as the initrd, keeps a pin table of its own,
 //! makes VMs, prints TAP on the PL011, and ends with PSCI `SYSTEM_OFF`. Started without Pinfold it says so and ends.
 //!
 //! Invariant: each test leaves frames, pins, pool and VMs as it found them, also when it fails.
@@ -24,6 +25,7 @@ mod platform;
 mod pool;
 mod scenarios;
 mod smp;
+mod storm;
 mod suites;
 mod vm;
 
@@ -53,6 +55,8 @@ extern "C" fn image_main(device_tree: u64, _x1: u64, _x2: u64, _x3: u64) -> ! {
     let machine = platform::machine();
     if machine.option("scenarios").is_some() {
         scenarios::run();
+    } else if storm::is_wanted() {
+        let _summary = tap::run(&[storm::TESTS], "");
     } else {
         let _summary = tap::run(suites::ALL, machine.option("test=").unwrap_or(""));
     }

@@ -10,9 +10,10 @@ use spin::mutex::SpinMutex;
 
 use crate::calls::{self, Reply, Status};
 use crate::folio::Folio;
+use crate::frames;
 
 /// What the pool holds of ours.
-static GIVEN: SpinMutex<Vec<Folio>> = SpinMutex::new(Vec::new());
+static GIVEN: SpinMutex<Vec<u64>> = SpinMutex::new(Vec::new());
 
 /// Gives the pool 16 frames.
 pub(crate) fn feed() -> Outcome {
@@ -23,7 +24,29 @@ pub(crate) fn feed() -> Outcome {
         "the pool took {taken} of {} frames",
         folio.frames()
     );
-    GIVEN.lock().push(folio);
+    GIVEN
+        .lock()
+        .extend(folio.pfn()..folio.pfn() + folio.frames());
+    // Each of its frames comes back by itself.
+    core::mem::forget(folio);
+    Ok(())
+}
+
+/// A frame came back: if it is one of ours, it is free again.
+fn came_back(pfn: u64) {
+    let mut given = GIVEN.lock();
+    if let Some(place) = given.iter().position(|frame| *frame == pfn) {
+        given.swap_remove(place);
+        frames::give(pfn, 0);
+    }
+}
+
+/// Takes one frame back, if there is a free one.
+pub(crate) fn shed() -> Outcome {
+    let reply = calls::pool_reclaim();
+    if !reply.is(Status::NoMemory) {
+        came_back(reply.value("taking a frame out of the pool")?);
+    }
     Ok(())
 }
 
@@ -41,18 +64,14 @@ pub(crate) fn fed(mut call: impl FnMut() -> Reply) -> Result<Reply, Failure> {
 
 /// Takes back what was given, and gives how many frames came.
 pub(crate) fn drain() -> Result<u64, Failure> {
-    let mut frames = 0;
+    let mut count = 0;
     loop {
         let reply = calls::pool_reclaim();
         if reply.is(Status::NoMemory) {
             break;
         }
-        reply.done("draining the pool")?;
-        frames += 1;
+        came_back(reply.value("draining the pool")?);
+        count += 1;
     }
-    let [_, outstanding, ..] = calls::pool_status().done("pool status")?;
-    if outstanding == 0 {
-        GIVEN.lock().clear();
-    }
-    Ok(frames)
+    Ok(count)
 }

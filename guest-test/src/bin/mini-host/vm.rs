@@ -21,7 +21,7 @@ pub(crate) const RAM_GFN: u64 = port::RAM / FRAME;
 /// First frame of guest RAM that no image uses.
 pub(crate) const SCRATCH_GFN: u64 = port::SCRATCH / FRAME;
 /// How many milliseconds a guest may be silent.
-const PATIENCE: u64 = 30_000;
+const PATIENCE: u64 = 120_000;
 
 /// Why `VCPU_RUN` returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
