@@ -10,7 +10,7 @@ export RUSTC_BOOTSTRAP := 1
 CARGO_QEMU := CARGO_TARGET_DIR=$(PINFOLD_CACHE)/target /usr/bin/cargo qemu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages build run demo test check coverage fuzz long gup-bench series gdb clean
+.PHONY: help setup packages build run demo test storm check coverage fuzz long gup-bench series gdb clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -32,6 +32,9 @@ demo: packages ## a protected guest and attacks on it, without a keyboard
 
 test: packages ## every test; ends with "N passed, N failed"
 	@$(CARGO_QEMU) test
+
+storm: packages ## random calls under EL2's oracle: SECONDS=60 SEED=<number> ICOUNT=1 to have it again
+	@$(CARGO_QEMU) storm $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(ICOUNT),--icount)
 
 check: packages ## format, lints, x86_64 tests, docs, unsafe budget
 	@$(CARGO_QEMU) check

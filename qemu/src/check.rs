@@ -21,7 +21,7 @@ const CHECKS: [Check; 11] = [
     ("lints on x86_64", lint_here),
     ("lints of the bare-metal images", lint_bare_metal),
     ("lints of the host program", lint_host),
-    ("no seeded mutants in the image", mutants),
+    ("no seeded mutants, checker or oracle in the image", mutants),
     ("walkers and TLBs in one place", one_place::check),
     ("tests on x86_64", test),
     ("documentation", document),
@@ -76,7 +76,11 @@ fn lint_bare_metal(workspace: &Workspace) -> Result<()> {
         "-D",
         "warnings",
     ]);
-    cargo.step("clippy bare metal").run(&mut clippy)
+    cargo.step("clippy bare metal").run(&mut clippy)?;
+    let mut clippy = cargo.bare_metal("clippy");
+    clippy.args(["--package", "pinfold-el2", "--features", "oracle"]);
+    clippy.args(["--", "-D", "warnings"]);
+    cargo.step("clippy oracle").run(&mut clippy)
 }
 
 fn lint_host(workspace: &Workspace) -> Result<()> {
@@ -121,6 +125,8 @@ fn mutants(workspace: &Workspace) -> Result<()> {
         .lines()
         .any(|line| line.starts_with("pinfold_protocol"));
     anyhow::ensure!(!checker, "the image has the checker of the protocol");
+    let has_oracle = text.lines().any(|line| line.starts_with("pinfold_spec "));
+    anyhow::ensure!(!has_oracle, "the image has the specification in it");
     Ok(())
 }
 

@@ -71,8 +71,8 @@ pub(crate) struct Machine {
     pub(crate) restarts: bool,
     /// Whether EL2 may end QEMU with an exit code when it cannot start.
     pub(crate) tells_status: bool,
-    /// Words for EL2 itself.
-    pub(crate) own_arguments: &'static str,
+    /// Arguments of EL2's own.
+    pub(crate) own_arguments: String,
     /// Whether QEMU waits for gdb.
     pub(crate) waits_for_gdb: bool,
     /// What runs.
@@ -92,7 +92,7 @@ impl Machine {
             plugin: None,
             restarts: false,
             tells_status: false,
-            own_arguments: "",
+            own_arguments: String::new(),
             waits_for_gdb: false,
             boot,
         }
@@ -131,10 +131,16 @@ impl Machine {
                 .args(["-rtc", "base=2020-01-01,clock=vm"]);
         }
         if self.tells_status {
-            qemu.args(["-semihosting-config", "enable=on,target=native"])
-                .args(["-append", "pinfold.semihosting"]);
-        } else if !self.own_arguments.is_empty() {
-            qemu.args(["-append", self.own_arguments]);
+            qemu.args(["-semihosting-config", "enable=on,target=native"]);
+        }
+        if let Boot::Hypervisor { .. } = self.boot {
+            let semihosting = if self.tells_status {
+                "pinfold.semihosting "
+            } else {
+                ""
+            };
+            qemu.arg("-append")
+                .arg(format!("{semihosting}{}", self.own_arguments));
         }
         if self.waits_for_gdb {
             qemu.args(["-S", "-gdb", "tcp:localhost:1234"]);

@@ -55,6 +55,8 @@ enum Verb {
     Fuzz(fuzz::Extent),
     /// Everything that takes hours: all states, long random runs, long fuzzing.
     Long(long::Extent),
+    /// Random calls from four CPUs, judged one by one by EL2's specification.
+    Storm(suite::StormOrders),
     /// What exclusive pins cost, in instructions for each page; fails when a budget is exceeded.
     GupBench,
     /// What a maintainer asks of every patch of the series; ends with `N passed, N failed`.
@@ -86,6 +88,7 @@ fn perform(verb: Verb) -> Result<()> {
         Verb::Demo => suite::run_demo(workspace),
         Verb::Test { filter } => suite::run(workspace, &filter),
         Verb::Scenario(arguments) => scenario::run(&workspace, &arguments),
+        Verb::Storm(orders) => suite::run_storm(&workspace, &orders),
         Verb::Check => check::run(&workspace),
         Verb::Coverage => coverage::run(&workspace),
         Verb::Fuzz(extent) => fuzz::run(&workspace, &extent),

@@ -17,6 +17,9 @@ pub(crate) const HOST: &str = "aarch64-unknown-linux-gnu";
 /// How cargo builds `core` and `alloc` for [`BARE_METAL`].
 pub(crate) const BUILD_STD: &str = "-Zbuild-std=core,alloc,compiler_builtins";
 
+/// The profile of everything that is not for tests alone.
+const RELEASE: &str = "release";
+
 /// How many crates a build from nothing compiles.
 const CRATES: u32 = 50;
 
@@ -27,8 +30,10 @@ pub(crate) struct Bin {
     product: &'static str,
     /// Whether it is built with its default features.
     default_features: bool,
-    /// Features besides.
+    /// Further features.
     features: &'static str,
+    /// Cargo's profile.
+    profile: &'static str,
 }
 
 impl Bin {
@@ -44,6 +49,12 @@ impl Bin {
         features: "check-protocol",
         ..Self::new("pinfold-el2", "pinfold", "pinfold-checked")
     };
+    /// Pinfold that judges itself, and can be broken on purpose.
+    pub(crate) const ORACLE: Self = Self {
+        features: "oracle,mutants",
+        profile: "oracle",
+        ..Self::new("pinfold-el2", "pinfold", "pinfold-oracle")
+    };
     /// The bare-metal guests.
     pub(crate) const GUEST: Self = Self::new("guest-test", "guest", "guest");
     /// The bare-metal host.
@@ -56,6 +67,7 @@ impl Bin {
             product,
             default_features: true,
             features: "",
+            profile: RELEASE,
         }
     }
 }
@@ -110,15 +122,19 @@ impl<'a> Cargo<'a> {
 
     /// A cargo command for the bare-metal target.
     pub(crate) fn bare_metal(&self, verb: &str) -> Command {
+        self.bare_metal_as(verb, RELEASE)
+    }
+
+    fn bare_metal_as(&self, verb: &str, profile: &str) -> Command {
         let mut cargo = self.command(verb);
-        cargo.args([BUILD_STD, "--target", BARE_METAL, "--release"]);
+        cargo.args([BUILD_STD, "--target", BARE_METAL, "--profile", profile]);
         cargo
     }
 
     /// Builds a bare-metal image into `out/`.
     pub(crate) fn image(&self, bin: &Bin) -> Result<Image> {
         let _lock = self.workspace.cache.lock("bare-metal")?;
-        let mut build = self.bare_metal("build");
+        let mut build = self.bare_metal_as("build", bin.profile);
         build.args(["--package", bin.crate_name, "--bin", bin.binary]);
         if !bin.default_features {
             build.arg("--no-default-features");
@@ -128,7 +144,7 @@ impl<'a> Cargo<'a> {
         }
         self.step(bin.product).run(&mut build)?;
         let elf = self.workspace.out(&format!("{}.elf", bin.product))?;
-        self.collect(BARE_METAL, bin.binary, &elf)?;
+        self.collect(&format!("{BARE_METAL}/{}", bin.profile), bin.binary, &elf)?;
         let flat = self.workspace.out(&format!("{}.img", bin.product))?;
         Step::new(
             format!("{}: flat image", bin.product),
@@ -153,7 +169,7 @@ impl<'a> Cargo<'a> {
             "pinfold",
         ]))?;
         let whole = self.workspace.out("host/pinfold.elf")?;
-        self.collect(HOST, "pinfold", &whole)?;
+        self.collect(&format!("{HOST}/{RELEASE}"), "pinfold", &whole)?;
         let program = self.workspace.out("host/pinfold")?;
         // Debugging information is nine tenths of it, and every boot unpacks it.
         self.step("host program stripping").run(
@@ -173,7 +189,7 @@ impl<'a> Cargo<'a> {
             "pinfold-plugin",
         ]))?;
         let plugin = self.workspace.out("libpinfold_plugin.so")?;
-        self.collect("", "libpinfold_plugin.so", &plugin)?;
+        self.collect(RELEASE, "libpinfold_plugin.so", &plugin)?;
         Ok(plugin)
     }
 
@@ -182,8 +198,8 @@ impl<'a> Cargo<'a> {
         Step::new(what, self.workspace.log(&what.replace(' ', "-"))).counting(is_crate, CRATES)
     }
 
-    fn collect(&self, target: &str, binary: &str, to: &Path) -> Result<()> {
-        let from = self.target().join(target).join("release").join(binary);
+    fn collect(&self, place: &str, binary: &str, to: &Path) -> Result<()> {
+        let from = self.target().join(place).join(binary);
         // Through a new name: a running QEMU or another run may have the old file open.
         let new = to.with_extension("new");
         fs::copy(&from, &new).with_context(|| format!("cargo left no {}", from.display()))?;

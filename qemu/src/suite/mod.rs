@@ -13,6 +13,7 @@ mod driver;
 mod ending;
 mod exclusive_pins;
 mod mini_host;
+mod oracle;
 mod program;
 mod protocol;
 mod scenarios;
@@ -21,15 +22,17 @@ mod tap;
 mod tools;
 mod unit;
 
-use crate::build::{DebugHost, Products, Workspace};
+use crate::build::{Bin, Cargo, DebugHost, Products, Workspace};
 use crate::console::Console;
 use crate::machine::{Boot, Machine, Modules};
-use anyhow::{Context, Result, bail};
-use std::sync::Mutex;
+use anyhow::{Context, Result, anyhow, bail};
+use std::path::PathBuf;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 pub(crate) use demonstration::run_demo;
 pub(crate) use ending::without_complaints;
+pub(crate) use oracle::{StormOrders, run_storm};
 pub(crate) use scenarios::on_mini_host;
 pub(crate) use unit::cargo_test;
 
@@ -93,6 +96,8 @@ pub(crate) struct Bench {
     products: Products,
     /// Only there if a test asks for it: its kernel takes minutes to build.
     debug_host: Option<DebugHost>,
+    /// The image that judges itself, once a test has asked for it.
+    oracle: OnceLock<Result<PathBuf, String>>,
 }
 
 /// What a test does.
@@ -147,6 +152,7 @@ impl Bench {
             workspace,
             products,
             debug_host: None,
+            oracle: OnceLock::new(),
         })
     }
 
@@ -158,6 +164,20 @@ impl Bench {
         })
     }
 
+    /// EL2's image that judges itself.
+    fn oracle(&self) -> Result<PathBuf> {
+        let build = || {
+            let image = Cargo::new(&self.workspace).image(&Bin::ORACLE);
+            image
+                .map(|image| image.flat)
+                .map_err(|error| format!("{error:#}"))
+        };
+        self.oracle
+            .get_or_init(build)
+            .clone()
+            .map_err(|error| anyhow!(error))
+    }
+
     /// The host under Pinfold, with a task on its command line.
     fn host(&self, task: &str) -> Machine {
         self.host_with(&format!("task=\"{task}\""))
@@ -165,8 +185,13 @@ impl Bench {
 
     /// The host under Pinfold, with arguments for its kernel.
     fn host_with(&self, arguments: &str) -> Machine {
+        self.host_on(self.products.pinfold.clone(), arguments)
+    }
+
+    /// The host under an image of EL2, with arguments for its kernel.
+    fn host_on(&self, image: PathBuf, arguments: &str) -> Machine {
         Machine::new(Boot::Hypervisor {
-            image: self.products.pinfold.clone(),
+            image,
             host: Some(Modules {
                 kernel: self.products.host_kernel.clone(),
                 initramfs: Some(self.products.host_initramfs.clone()),
@@ -191,6 +216,7 @@ fn all() -> Vec<Test> {
     tests.extend(mini_host::tests());
     tests.extend(protocol::tests());
     tests.extend(scenarios::tests());
+    tests.extend(oracle::tests());
     tests.extend(boot::tests());
     tests.extend(bad_input::tests());
     tests.extend(program::tests());

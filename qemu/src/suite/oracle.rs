@@ -1,0 +1,250 @@
+//! EL2 that judges itself: every step of real runs against the specification, mutants that it has to catch, and the storm.
+
+use super::{Bench, GUARD, Tally, Test, ending, tap};
+use crate::build::{Bin, Cargo, Workspace};
+use crate::console::Console;
+use crate::machine::{Boot, Cpu, Machine, Modules};
+use anyhow::{Context, Result, ensure};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Longer than the whole set of the mini host takes under the oracle on a loaded machine.
+const LONG_GUARD: Duration = Duration::from_secs(1200);
+
+/// The storm of `make test`.
+const STORM: StormOrders = StormOrders {
+    seconds: 60,
+    seed: Some(1),
+    icount: false,
+};
+
+/// A way to break core, a test of the mini host that meets it, and the clause that EL2 names.
+struct Case {
+    mutant: &'static str,
+    test: &'static str,
+    clause: &'static str,
+}
+
+/// At least one for each family of rules.
+const CASES: [Case; 14] = [
+    Case {
+        mutant: "UnknownCallSucceeds",
+        test: "interface::",
+        clause: "UnknownCall",
+    },
+    Case {
+        mutant: "HidesPinWord",
+        test: "pins::every",
+        clause: "RefusalSaysWhere",
+    },
+    Case {
+        mutant: "SkipsPinCheck",
+        test: "pins::every",
+        clause: "DonateNotPinned",
+    },
+    Case {
+        mutant: "IgnoresIsolation",
+        test: "pins::every",
+        clause: "DonateNotPinned",
+    },
+    Case {
+        mutant: "MapsOneMore",
+        test: "donation::",
+        clause: "GuestReachesNoMore",
+    },
+    Case {
+        mutant: "ForgetsOrder",
+        test: "donation::of_every",
+        clause: "DonateGives",
+    },
+    Case {
+        mutant: "SkipsClean",
+        test: "donation::",
+        clause: "DonateCleans",
+    },
+    Case {
+        mutant: "SkipsWipe",
+        test: "isolation::",
+        clause: "ContentWiped",
+    },
+    Case {
+        mutant: "ReclaimedIsShared",
+        test: "isolation::",
+        clause: "HostReaches",
+    },
+    Case {
+        mutant: "HostStays",
+        test: "sharing::",
+        clause: "HostShutOut",
+    },
+    Case {
+        mutant: "ForgetsRegisters",
+        test: "registers::over_hyper",
+        clause: "RegisterSet",
+    },
+    Case {
+        mutant: "DecoyForProcess",
+        test: "isolation::",
+        clause: "TouchInject",
+    },
+    Case {
+        mutant: "PoolTakesOneMore",
+        test: "pool::balance",
+        clause: "NothingElseChanges",
+    },
+    Case {
+        mutant: "HolesStay",
+        test: "before::",
+        clause: "HostDevices",
+    },
+];
+
+/// What EL2 says when it ends and was right all the time.
+const JUDGED: &str = "steps judged";
+
+/// All of them.
+pub(crate) fn tests() -> Vec<Test> {
+    let whole = Test::many("oracle: the mini host's tests, 4 CPUs", |bench| {
+        let machine = judged_mini_host(&bench.oracle()?, bench, "");
+        let mut console = bench.console(&machine, "oracle-mini-host")?;
+        run(&mut console, LONG_GUARD)
+    });
+    let linux = Test::one("oracle: Linux, and the demonstration on it", demonstration);
+    let storm = Test::one("oracle: a storm of 60 s", |bench| {
+        let products = &bench.products;
+        let images = [&bench.oracle()?, &products.mini_host, &products.guest];
+        let mut console =
+            bench.console(&stormy(&STORM, 1, images.map(PathBuf::as_path)), "storm")?;
+        storm_ends(&mut console, &STORM)
+    });
+    let mutants = CASES.into_iter().map(|case| {
+        let name = format!("oracle: EL2 catches {}", case.mutant);
+        Test::one(name, move |bench| caught(bench, &case))
+    });
+    [whole, linux, storm].into_iter().chain(mutants).collect()
+}
+
+/// The mini host on an image.
+fn mini_host([image, mini_host, guest]: [&Path; 3], arguments: String) -> Machine {
+    Machine {
+        cpu: Cpu::A76,
+        cpus: 4,
+        memory: 1024,
+        ..Machine::new(Boot::Hypervisor {
+            image: image.to_path_buf(),
+            host: Some(Modules {
+                kernel: mini_host.to_path_buf(),
+                initramfs: Some(guest.to_path_buf()),
+                arguments,
+            }),
+        })
+    }
+}
+
+fn judged_mini_host(oracle: &Path, bench: &Bench, filter: &str) -> Machine {
+    let images = [oracle, &bench.products.mini_host, &bench.products.guest];
+    mini_host(images, format!("test={filter}"))
+}
+
+/// Reads TAP until the power goes off, and what was judged.
+fn run(console: &mut Console, guard: Duration) -> Result<Tally> {
+    console.expect("pinfold: entering host at EL1", GUARD)?;
+    let status = console.wait(guard)?;
+    ensure!(status.success(), "QEMU ended with {status}");
+    say_judged(console)?;
+    tap::count(console.seen())
+}
+
+/// Prints EL2's last line.
+fn say_judged(console: &Console) -> Result<()> {
+    let mut lines = console.seen().lines();
+    let judged = lines.find(|line| line.contains(JUDGED));
+    let judged = judged.context("EL2 does not say that all steps were judged")?;
+    println!("      {}", judged.trim());
+    Ok(())
+}
+
+fn demonstration(bench: &Bench) -> Result<()> {
+    let machine = bench.host_on(bench.oracle()?, "quiet task=\"pinfold demo\"");
+    let mut console = bench.console(&machine, "oracle-linux")?;
+    console.expect("demo: ok 10", LONG_GUARD)?;
+    ending::without_complaints(&mut console)?;
+    say_judged(&console)
+}
+
+/// A broken EL2 says which clause it broke, and stops.
+fn caught(bench: &Bench, case: &Case) -> Result<()> {
+    let machine = Machine {
+        cpus: 1,
+        own_arguments: format!("pinfold.mutant={}", case.mutant),
+        ..judged_mini_host(&bench.oracle()?, bench, case.test)
+    };
+    let mut console = bench.console(&machine, &format!("oracle-{}", case.mutant))?;
+    console.expect("broken on purpose", GUARD)?;
+    let line = console.expect("oracle: ", LONG_GUARD)?;
+    let line = if line.contains("the boot is as specified") {
+        console.expect("oracle: ", LONG_GUARD)?
+    } else {
+        line
+    };
+    ensure!(
+        line.contains(&format!("breaks {}:", case.clause)),
+        "not caught by {}: {line}",
+        case.clause
+    );
+    Ok(())
+}
+
+/// How a storm is to be.
+#[derive(clap::Args)]
+pub(crate) struct StormOrders {
+    /// How long.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Where its random words begin; without one, a new one is chosen.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Count instructions instead of time, one a nanosecond: the same seed gives the same storm.
+    #[arg(long)]
+    icount: bool,
+}
+
+/// The storm alone.
+pub(crate) fn run_storm(workspace: &Workspace, orders: &StormOrders) -> Result<()> {
+    let cargo = Cargo::new(workspace);
+    let build = |bin| cargo.image(bin).map(|image| image.flat);
+    let images = [
+        build(&Bin::ORACLE)?,
+        build(&Bin::MINI_HOST)?,
+        build(&Bin::GUEST)?,
+    ];
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let seed = orders.seed.unwrap_or(now);
+    println!("storm: seed {seed}");
+    let images = images.each_ref().map(PathBuf::as_path);
+    let machine = stormy(orders, seed, images);
+    let log = workspace.out("logs/storm.log")?;
+    storm_ends(&mut Console::start(&machine, &log)?.echoing(), orders)
+}
+
+fn stormy(orders: &StormOrders, seed: u64, images: [&Path; 3]) -> Machine {
+    let arguments = format!("storm={} seed={seed}", orders.seconds);
+    Machine {
+        counts_instructions: orders.icount,
+        ..mini_host(images, arguments)
+    }
+}
+
+fn storm_ends(console: &mut Console, orders: &StormOrders) -> Result<()> {
+    // A counted second takes much longer than a second.
+    let factor = if orders.icount { 200 } else { 2 };
+    let guard = LONG_GUARD + Duration::from_secs(orders.seconds * factor);
+    let tally = run(console, guard)?;
+    let summary = console
+        .seen()
+        .lines()
+        .find(|line| line.contains("calls an hour"));
+    println!("      {}", summary.context("no storm")?.trim());
+    ensure!(tally == Tally::PASS, "the storm did damage");
+    Ok(())
+}
