@@ -1,6 +1,6 @@
 //! `cargo qemu scenario`: scenarios without a machine, and, if it is asked for, on real EL2.
 //!
-//! A [`Corpus`] is what was read; [`Expected`] is what each of its scenarios must come to everywhere, by the digest of its outcomes.
+//! A [`Corpus`] is what was read; `Expected` is what each of its scenarios must come to everywhere, by the digest of its outcomes.
 
 use crate::build::{Bin, Cargo, Workspace};
 use crate::cache::files_below;

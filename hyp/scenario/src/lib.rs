@@ -1,6 +1,6 @@
 //! Scenarios: small texts that issue calls, say what must come of them, and run wherever Pinfold runs.
 //!
-//! [`parse`] makes a [`Program`] of a text; [`run`] performs it on an [`Executor`], which places frames and VMs where its own memory is.
+//! [`parse()`] makes a [`Program`] of a text; [`run`] performs it on an [`Executor`], which places frames and VMs where its own memory is.
 //! There are four executors: the specification alone and the core on a machine of plain memory (both here), the mini host, and
 //! the host's program on Linux. The language is described in the book; calls, arguments and statuses are those of the ABI table, so
 //! that a new call is a new verb.

@@ -17,7 +17,7 @@ use pinfold_abi::claim::{Count, Handle, Pfn};
 use pinfold_spec::{GuestEvent, Spec, Touch, TouchSeen, Violation};
 
 use crate::executor::Trouble;
-use crate::model::{self, EL2, EL2_FRAMES, Explored, FRAMES, HOLE, Model, RAM, SPOKEN, TABLE};
+use crate::model::{self, EL2, Explored, FRAMES, HOLE, Model, RAM, SPOKEN, TABLE};
 use crate::program::Program;
 use lockstep::Lockstep;
 
@@ -25,7 +25,6 @@ const _: () = assert!(
     lockstep::RAM == RAM
         && lockstep::FRAMES == FRAMES
         && lockstep::EL2 == EL2
-        && lockstep::EL2_FRAMES == EL2_FRAMES
         && lockstep::HOLE == HOLE
         && lockstep::TABLE == TABLE
 );

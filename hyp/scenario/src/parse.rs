@@ -1,4 +1,4 @@
-//! Words to a [`Program`]: [`parse`].
+//! Words to a [`Program`]: [`parse()`].
 //!
 //! Names are known from the line that makes them on, so that a wrong one is found before anything is called.
 

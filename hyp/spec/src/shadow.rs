@@ -6,7 +6,6 @@ use alloc::vec::Vec;
 use crate::clause::Clause;
 use crate::reality::{Leaf, Rights};
 use crate::state::{Boot, GFN_LIMIT, Owner, State, in_ranges};
-use crate::vm::Vm;
 
 /// Frames of a level-2 block, and of a level-1 block.
 pub(crate) const BLOCK: u64 = 512;

@@ -132,7 +132,7 @@ fn boots(bench: &Bench) -> Result<()> {
 /// The fault ends the machine, with a line that says which rule it broke.
 fn is_named(bench: &Bench, fault: &Fault, name: &str) -> Result<()> {
     let machine = Machine {
-        own_arguments: fault.argument,
+        own_arguments: fault.argument.to_owned(),
         ..on_mini_host(bench, Cpu::A76, 1)?
     };
     let mut console = bench.console(&machine, name)?;

@@ -43,40 +43,40 @@ fn own(word: u32, found: Result<u64, Fault>) -> Outcome {
 /// What a guest can read beside the ID registers (op1 0, `CRn` 0, of which it sees ceilings) and the debug registers (op0 2, which read as zero or as
 /// an open lock): op1, `CRn`, `CRm`, and one bit for each op2. A register that comes with a new CPU and is not here is one that EL2 forgot to hide.
 const READABLE: [(u32, u32, u32, u8); 34] = [
-    (0, 0, 0, 0b1100001),    // MIDR_EL1, MPIDR_EL1, REVIDR_EL1
-    (0, 1, 0, 0b111),        // SCTLR_EL1, ACTLR_EL1, CPACR_EL1
-    (0, 2, 0, 0b111),        // TTBR0_EL1, TTBR1_EL1, TCR_EL1
-    (0, 2, 1, 0b1111),       // keys APIA and APIB
-    (0, 2, 2, 0b1111),       // keys APDA and APDB
-    (0, 2, 3, 0b11),         // key APGA
-    (0, 4, 0, 0b11),         // SPSR_EL1, ELR_EL1
-    (0, 4, 1, 0b1),          // SP_EL0
-    (0, 4, 2, 0b11101),      // SPSel, CurrentEL, PAN, UAO
-    (0, 4, 3, 0b1),          // ALLINT
-    (0, 4, 6, 0b1),          // ICC_PMR_EL1
-    (0, 5, 1, 0b11),         // AFSR0_EL1, AFSR1_EL1
-    (0, 5, 2, 0b1),          // ESR_EL1
-    (0, 6, 0, 0b1),          // FAR_EL1
-    (0, 7, 4, 0b1),          // PAR_EL1
-    (0, 10, 2, 0b1),         // MAIR_EL1
-    (0, 10, 3, 0b1),         // AMAIR_EL1
-    (0, 12, 0, 0b1),         // VBAR_EL1
-    (0, 12, 1, 0b11),        // ISR_EL1, DISR_EL1
-    (0, 12, 8, 0b11101),     // ICC: group 0
-    (0, 12, 9, 0b100001),    // ICC_AP1R0_EL1, ICC_NMIAR1_EL1
-    (0, 12, 11, 0b1000),     // ICC_RPR_EL1
-    (0, 12, 12, 0b11111101), // ICC: group 1, ICC_CTLR_EL1, ICC_SRE_EL1
-    (0, 13, 0, 0b10010),     // CONTEXTIDR_EL1, TPIDR_EL1
-    (0, 14, 1, 0b1),         // CNTKCTL_EL1
-    (1, 0, 0, 0b10000011),   // CCSIDR_EL1, CLIDR_EL1, AIDR_EL1
-    (2, 0, 0, 0b1),          // CSSELR_EL1
-    (3, 0, 0, 0b10000010),   // CTR_EL0, DCZID_EL0
-    (3, 2, 4, 0b11),         // RNDR, RNDRRS
-    (3, 4, 2, 0b11100011),   // NZCV, DAIF, DIT, SSBS, TCO
-    (3, 4, 4, 0b11),         // FPCR, FPSR
-    (3, 13, 0, 0b1100),      // TPIDR_EL0, TPIDRRO_EL0
-    (3, 14, 0, 0b1100111),   // CNTFRQ_EL0, the counters
-    (3, 14, 3, 0b111),       // the virtual timer
+    (0, 0, 0, 0b110_0001),    // MIDR_EL1, MPIDR_EL1, REVIDR_EL1
+    (0, 1, 0, 0b111),         // SCTLR_EL1, ACTLR_EL1, CPACR_EL1
+    (0, 2, 0, 0b111),         // TTBR0_EL1, TTBR1_EL1, TCR_EL1
+    (0, 2, 1, 0b1111),        // keys APIA and APIB
+    (0, 2, 2, 0b1111),        // keys APDA and APDB
+    (0, 2, 3, 0b11),          // key APGA
+    (0, 4, 0, 0b11),          // SPSR_EL1, ELR_EL1
+    (0, 4, 1, 0b1),           // SP_EL0
+    (0, 4, 2, 0b1_1101),      // SPSel, CurrentEL, PAN, UAO
+    (0, 4, 3, 0b1),           // ALLINT
+    (0, 4, 6, 0b1),           // ICC_PMR_EL1
+    (0, 5, 1, 0b11),          // AFSR0_EL1, AFSR1_EL1
+    (0, 5, 2, 0b1),           // ESR_EL1
+    (0, 6, 0, 0b1),           // FAR_EL1
+    (0, 7, 4, 0b1),           // PAR_EL1
+    (0, 10, 2, 0b1),          // MAIR_EL1
+    (0, 10, 3, 0b1),          // AMAIR_EL1
+    (0, 12, 0, 0b1),          // VBAR_EL1
+    (0, 12, 1, 0b11),         // ISR_EL1, DISR_EL1
+    (0, 12, 8, 0b1_1101),     // ICC: group 0
+    (0, 12, 9, 0b10_0001),    // ICC_AP1R0_EL1, ICC_NMIAR1_EL1
+    (0, 12, 11, 0b1000),      // ICC_RPR_EL1
+    (0, 12, 12, 0b1111_1101), // ICC: group 1, ICC_CTLR_EL1, ICC_SRE_EL1
+    (0, 13, 0, 0b1_0010),     // CONTEXTIDR_EL1, TPIDR_EL1
+    (0, 14, 1, 0b1),          // CNTKCTL_EL1
+    (1, 0, 0, 0b1000_0011),   // CCSIDR_EL1, CLIDR_EL1, AIDR_EL1
+    (2, 0, 0, 0b1),           // CSSELR_EL1
+    (3, 0, 0, 0b1000_0010),   // CTR_EL0, DCZID_EL0
+    (3, 2, 4, 0b11),          // RNDR, RNDRRS
+    (3, 4, 2, 0b1110_0011),   // NZCV, DAIF, DIT, SSBS, TCO
+    (3, 4, 4, 0b11),          // FPCR, FPSR
+    (3, 13, 0, 0b1100),       // TPIDR_EL0, TPIDRRO_EL0
+    (3, 14, 0, 0b110_0111),   // CNTFRQ_EL0, the counters
+    (3, 14, 3, 0b111),        // the virtual timer
 ];
 
 /// Whether an `MRS` is one that a guest may do.

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use pinfold_core::addr::{FrameRange, Pfn, Physical};
 use pinfold_core::machine::{
-    HypAccess, Machine, OutOfMemory, RootTables, Scope, Table, TableIndex,
+    HypAccess, Machine, OutOfMemory, RootTables, Scope, Table, TableIndex, Vmid,
 };
 use pinfold_core::trace::Ring;
 use spin::mutex::SpinMutex;
@@ -73,6 +73,10 @@ impl Machine for Watched {
         let root = self.hardware.allocate_root()?;
         self.tables += 2;
         Some(root)
+    }
+
+    fn name_root(&mut self, root: RootTables, vmid: Vmid) {
+        self.hardware.name_root(root, vmid);
     }
 
     fn free_table(&mut self, table: Table) {
