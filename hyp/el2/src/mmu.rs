@@ -194,7 +194,7 @@ impl Stage1 {
         for level in 1..=3 {
             match next(table, address, level).filter(|_| level < 3) {
                 Some(below) => table = below,
-                None => return writes(table.entry(index(address, level)).load(Ordering::Relaxed)),
+                None => return writes(table.load(index(address, level))),
             }
         }
         None
@@ -252,7 +252,7 @@ fn collect(
         if let Some(below) = next(table, address, level).filter(|_| level < 3) {
             collect(below, address, level + 1, leaves);
         } else {
-            let leaf = table.entry(place).load(Ordering::Relaxed);
+            let leaf = table.load(place);
             leaves.extend(writes(leaf).map(|writes| (address, bytes, writes)));
         }
     }

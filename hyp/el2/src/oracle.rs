@@ -32,7 +32,7 @@ use spin::once::Once;
 use crate::complaint::Complaint;
 use crate::heap::{self, aside};
 use crate::hypervisor::{self, Guard};
-use crate::mmu::{self, Access, STAGE1};
+use crate::mmu::{self, Access, stage1};
 use crate::platform::{Bytes, Platform};
 use crate::width::{narrow, wide};
 
@@ -75,8 +75,7 @@ pub(crate) fn claim_memory(platform: &mut Platform<'_>) -> Result<Option<Bytes>,
     last.end = memory.start;
     platform.masters.push(memory);
     let [start, end] = [memory.start, memory.end].map(narrow);
-    STAGE1
-        .lock()
+    stage1()
         .map(start, end, Access::Data)
         .map_err(|mmu::NoTable| Complaint::OutOfFrames)?;
     // SAFETY: mapped above, and nobody's RAM from now on.
@@ -102,7 +101,7 @@ pub(crate) fn watch(hypervisor: &Hypervisor<Watched>, layout: &Layout<'_>) {
             set_aside: 1 + wide(decoy::MOST),
             debug_calls: true,
         });
-        let mapped = STAGE1.lock().leaves().into_iter();
+        let mapped = stage1().leaves().into_iter();
         let mapped = mapped
             .map(|(address, bytes, _)| (wide(address) >> FRAME_SHIFT, wide(bytes) >> FRAME_SHIFT));
         let mut oracle = Oracle {

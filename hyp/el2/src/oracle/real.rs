@@ -11,7 +11,7 @@ use pinfold_spec::{Glance, Leaf, Phase, Reality, Rights};
 
 use super::Watched;
 use crate::heap;
-use crate::mmu::STAGE1;
+use crate::mmu::stage1;
 use crate::width::{narrow, wide};
 
 const VALID: u64 = 1;
@@ -152,7 +152,7 @@ impl Reality for Real<'_> {
 
     fn hyp_frames(&self) -> Vec<(u64, bool)> {
         let mut frames = Vec::new();
-        for (address, bytes, writes) in STAGE1.lock().leaves() {
+        for (address, bytes, writes) in stage1().leaves() {
             let first = wide(address) >> 12;
             let new = (first..first + (wide(bytes) >> 12))
                 .filter(|frame| !self.was_mapped_at_boot(*frame));
@@ -195,7 +195,7 @@ impl Glance for Real<'_> {
         if self.was_mapped_at_boot(frame) {
             return None;
         }
-        STAGE1.lock().access(narrow(frame << 12))
+        stage1().access(narrow(frame << 12))
     }
 
     fn vm(&self, handle: u64) -> Option<(Phase, u64)> {

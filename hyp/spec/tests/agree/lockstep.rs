@@ -94,16 +94,21 @@ impl Lockstep {
         self.hypervisor.memory.machine().pool_free()
     }
 
-    /// Compares everything, if it is to be compared.
+    /// Compares everything.
     pub(crate) fn compare(&mut self) -> Judged {
+        self.spec.compare(&Real(&self.hypervisor))
+    }
+
+    /// Compares after a step, if steps are to be compared.
+    fn compare_step(&mut self) -> Judged {
         let wiped = core::mem::take(&mut self.machine().wiped_frames);
         if !self.compares {
             return Ok(());
         }
-        let real = Real(&self.hypervisor);
-        self.spec.compare(&real)?;
+        self.compare()?;
         // What sees everything finds first; what sees only a part finds nothing where all is well.
-        self.spec.compare_near(&Near::of(real, wiped), &[])
+        let near = Near::of(Real(&self.hypervisor), wiped);
+        self.spec.compare_near(&near, &[])
     }
 
     /// Makes a host call; returns x0 to x17.
@@ -142,7 +147,7 @@ impl Lockstep {
                     .host_call(&before, HostSeen::Entered(&guest), free)?;
             }
         }
-        self.compare()?;
+        self.compare_step()?;
         Ok(registers.x)
     }
 
@@ -205,7 +210,7 @@ impl Lockstep {
                 Some(host.x)
             }
         };
-        self.compare()?;
+        self.compare_step()?;
         Ok(told)
     }
 
@@ -230,7 +235,7 @@ impl Lockstep {
             HostAbortOutcome::Inject => TouchSeen::Inject,
         };
         self.spec.host_touch(Touch { frame, by }, seen)?;
-        self.compare()?;
+        self.compare_step()?;
         if seen == TouchSeen::Decoy {
             let decoy = self.hypervisor.memory.decoy_page().raw();
             self.machine().content.insert(decoy, 0xDEC0);
