@@ -214,9 +214,6 @@ fn all() -> Vec<Test> {
     let mut tests = Vec::new();
     tests.extend(unit::tests());
     tests.extend(mini_host::tests());
-    tests.extend(protocol::tests());
-    tests.extend(scenarios::tests());
-    tests.extend(oracle::tests());
     tests.extend(boot::tests());
     tests.extend(bad_input::tests());
     tests.extend(program::tests());
@@ -226,6 +223,10 @@ fn all() -> Vec<Test> {
     tests.extend(cost::tests());
     tests.extend(exclusive_pins::tests());
     tests.extend(demonstration::tests());
+    // What takes longest comes last.
+    tests.extend(protocol::tests());
+    tests.extend(scenarios::tests());
+    tests.extend(oracle::tests());
     tests
 }
 
