@@ -39,14 +39,14 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 
 /// All scenarios, read.
 fn corpus() -> Vec<Program> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let root = Path::new("corpus");
     let read = |path: &PathBuf| {
-        let name = path.strip_prefix(&root).unwrap().with_extension("");
+        let name = path.strip_prefix(root).unwrap().with_extension("");
         let text = std::fs::read_to_string(path).unwrap();
         parse(name.to_str().unwrap(), &text)
             .unwrap_or_else(|error| panic!("{}:{error}", path.display()))
     };
-    files(&root).iter().map(read).collect()
+    files(root).iter().map(read).collect()
 }
 
 /// Runs each scenario on both; what they came to, by name.

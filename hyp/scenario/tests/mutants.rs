@@ -26,10 +26,7 @@ const MEANT: [(Mutant, &str); 10] = [
 ];
 
 fn scenario(name: &str) -> Program {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("corpus")
-        .join(name)
-        .with_extension("scenario");
+    let path = Path::new("corpus").join(name).with_extension("scenario");
     parse(name, &std::fs::read_to_string(path).unwrap()).unwrap()
 }
 

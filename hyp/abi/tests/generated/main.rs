@@ -7,9 +7,7 @@ mod page;
 use std::path::Path;
 
 fn compare(path: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../..")
-        .join(path);
+    let path = Path::new("../..").join(path);
     if std::env::var_os("PINFOLD_BLESS").is_some() {
         std::fs::create_dir_all(path.parent().expect("a file has a folder"))
             .expect("the folder can be made");

@@ -510,7 +510,7 @@ pub(crate) struct Outcome {
 }
 
 /// Runs that failed once, by their seeds; they are tried first.
-const FAILURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/agree/failures.txt");
+const FAILURES: &str = "tests/agree/failures.txt";
 
 /// Makes `cases` random runs; remembers one that fails if `remembers`.
 pub(crate) fn runs(cases: u32, remembers: bool) -> Outcome {

@@ -25,7 +25,7 @@ use lockstep::Judged;
 
 /// The seeds of a target.
 fn seeds(target: &str) -> Vec<Vec<u8>> {
-    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
+    let place = Path::new("../fuzz/corpus");
     let mut paths: Vec<_> = std::fs::read_dir(place.join(target))
         .unwrap()
         .map(|entry| entry.unwrap().path())
