@@ -43,7 +43,7 @@ coverage: packages ## which lines of the core the tests run; fails below 95 %
 	@$(CARGO_QEMU) coverage
 
 fuzz: packages ## look for inputs that break the core; SECONDS=60
-	@$(CARGO_QEMU) fuzz $(if $(filter command line environment,$(origin SECONDS)),--seconds $(SECONDS))
+	@$(CARGO_QEMU) fuzz $(if $(SECONDS),--seconds $(SECONDS))
 
 long: packages ## what takes hours: all states, long random runs and fuzzing; HOURS=2
 	@$(CARGO_QEMU) long $(if $(HOURS),--hours $(HOURS))

@@ -11,7 +11,9 @@
 mod warnings;
 
 use crate::build::{Architecture, Source, Workspace, apply, end, init_alone, link};
-use crate::build::{allnoconfig, ensure_kept, kernel_make_from, merged, patches_of, touched};
+use crate::build::{
+    allnoconfig, compiler_version, ensure_kept, kernel_make_from, merged, patches_of, touched,
+};
 use crate::cache::Key;
 use crate::console::Console;
 use crate::machine::{Boot, Machine, Modules};
@@ -251,7 +253,16 @@ impl<'a> Scratch<'a> {
         for file in &self.touched {
             key = key.text("touched", file);
         }
-        for compiler in ["aarch64-linux-gnu-gcc", "gcc", "sparse"] {
+        // What is asked, and how.
+        for text in [
+            include_str!("series.rs"),
+            include_str!("series/warnings.rs"),
+            include_str!("build/kernel.rs"),
+        ] {
+            key = key.text("questions", text);
+        }
+        key = key.text("compiler", &compiler_version()?);
+        for compiler in ["gcc", "sparse"] {
             let version = Command::new(compiler)
                 .arg("--version")
                 .output()

@@ -12,12 +12,11 @@ mod lockstep;
 
 use alloc::format;
 
-use pinfold_abi::HostCall;
-use pinfold_abi::claim::{Count, Handle, Pfn};
+use pinfold_abi::claim::Handle;
 use pinfold_spec::{GuestEvent, Spec, Touch, TouchSeen, Violation};
 
 use crate::executor::Trouble;
-use crate::model::{self, EL2, Explored, FRAMES, HOLE, Model, RAM, SPOKEN, TABLE};
+use crate::model::{self, EL2, Explored, FRAMES, HOLE, Model, RAM, TABLE, first_eight};
 use crate::program::Program;
 use lockstep::Lockstep;
 
@@ -33,23 +32,13 @@ const _: () = assert!(
 pub fn on_core(program: &Program) -> Result<Explored, Trouble> {
     model::explore(program, || {
         let mut both = Lockstep::boot();
-        let register = HostCall::PinTableRegister {
-            table: Pfn(TABLE),
-            first: Pfn(RAM),
-            frames: Count(SPOKEN),
-        };
-        both.call(register).map_err(broken)?;
+        both.call(model::register_pins()).map_err(broken)?;
         Ok(both)
     })
 }
 
 fn broken(Violation { clause, what }: Violation) -> Trouble {
     Trouble::Wrong(format!("core breaks {clause:?}: {what}"))
-}
-
-fn first_eight(x: [u64; 18]) -> [u64; 8] {
-    let [x0, x1, x2, x3, x4, x5, x6, x7, ..] = x;
-    [x0, x1, x2, x3, x4, x5, x6, x7]
 }
 
 impl Model for Lockstep {

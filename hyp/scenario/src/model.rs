@@ -69,6 +69,21 @@ pub(crate) fn boot(pool: u64, set_aside: u64, decoy: u64) -> Boot {
     }
 }
 
+/// The call by which the host registers its pin table.
+pub(crate) const fn register_pins() -> HostCall {
+    HostCall::PinTableRegister {
+        table: Pfn(TABLE),
+        first: Pfn(RAM),
+        frames: Count(SPOKEN),
+    }
+}
+
+/// The registers in which a call is answered.
+pub(crate) fn first_eight(x: [u64; 18]) -> [u64; 8] {
+    let [x0, x1, x2, x3, x4, x5, x6, x7, ..] = x;
+    [x0, x1, x2, x3, x4, x5, x6, x7]
+}
+
 /// A state of everything, and how it goes on.
 pub(crate) trait Model {
     /// The specification, which has followed all of it.

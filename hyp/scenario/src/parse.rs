@@ -130,21 +130,9 @@ impl Parser {
             };
         }
         let action = self.action(command)?;
-        match action {
-            Action::Call { into: None, .. }
-            | Action::Raw(_)
-            | Action::Guest { .. }
-            | Action::Touch { .. } => {}
-            Action::Call { .. }
-            | Action::Vm { .. }
-            | Action::Take { .. }
-            | Action::Pin { .. }
-            | Action::State { .. }
-            | Action::Count { .. }
-            | Action::Let { .. }
-            | Action::Repeat { .. }
-            | Action::Each { .. }
-            | Action::Parallel(_) => return Err(command.first.error(only)),
+        let has_name = matches!(action, Action::Call { into: Some(_), .. });
+        if has_name || !action.is_step() {
+            return Err(command.first.error(only));
         }
         statements.push(Statement {
             line: command.first.line,
@@ -225,17 +213,8 @@ impl Parser {
 fn expects(statements: &mut [Statement], at: &Word, patterns: Vec<Pattern>) -> Result<(), Error> {
     let nothing = || at.error("nothing stands before this `expect` that comes to anything");
     let last = statements.last_mut().ok_or_else(nothing)?;
-    match last.action {
-        Action::Call { .. } | Action::Raw(_) | Action::Guest { .. } | Action::Touch { .. } => {}
-        Action::Vm { .. }
-        | Action::Take { .. }
-        | Action::Pin { .. }
-        | Action::State { .. }
-        | Action::Count { .. }
-        | Action::Let { .. }
-        | Action::Repeat { .. }
-        | Action::Each { .. }
-        | Action::Parallel(_) => return Err(nothing()),
+    if !last.action.is_step() {
+        return Err(nothing());
     }
     if !last.expected.is_empty() {
         return Err(at.error(

@@ -125,6 +125,24 @@ pub(crate) enum Action {
     Parallel(Vec<Vec<Statement>>),
 }
 
+impl Action {
+    /// Whether it comes to something that can be expected.
+    pub(crate) const fn is_step(&self) -> bool {
+        match self {
+            Self::Call { .. } | Self::Raw(_) | Self::Guest { .. } | Self::Touch { .. } => true,
+            Self::Vm { .. }
+            | Self::Take { .. }
+            | Self::Pin { .. }
+            | Self::State { .. }
+            | Self::Count { .. }
+            | Self::Let { .. }
+            | Self::Repeat { .. }
+            | Self::Each { .. }
+            | Self::Parallel(_) => false,
+        }
+    }
+}
+
 /// A sum of numbers and names.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Expression {

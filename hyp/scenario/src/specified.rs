@@ -3,14 +3,12 @@
 use alloc::collections::BTreeMap;
 use alloc::format;
 
-use pinfold_abi::HostCall;
-use pinfold_abi::claim::{Count, Pfn};
 use pinfold_spec::{
     Foretold, GuestDeed, GuestEvent, GuestRegisters, Spec, Touch, TouchSeen, Violation,
 };
 
 use crate::executor::Trouble;
-use crate::model::{self, EL2, EL2_FRAMES, Explored, Model, RAM, SPOKEN, TABLE};
+use crate::model::{self, EL2, EL2_FRAMES, Explored, Model, RAM, TABLE, first_eight};
 use crate::program::Program;
 
 /// Runs a program on the specification alone, in every order of its parallel lines.
@@ -37,19 +35,9 @@ impl Specified {
             spec: Spec::new(model::boot(96, 1, EL2 + EL2_FRAMES - 1)),
             loaded: BTreeMap::new(),
         };
-        let register = HostCall::PinTableRegister {
-            table: Pfn(TABLE),
-            first: Pfn(RAM),
-            frames: Count(SPOKEN),
-        };
-        model.call(register.encode())?;
+        model.call(model::register_pins().encode())?;
         Ok(model)
     }
-}
-
-fn first_eight(x: [u64; 18]) -> [u64; 8] {
-    let [x0, x1, x2, x3, x4, x5, x6, x7, ..] = x;
-    [x0, x1, x2, x3, x4, x5, x6, x7]
 }
 
 impl Model for Specified {

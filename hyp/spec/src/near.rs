@@ -8,7 +8,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use crate::clause::{Clause, Violation};
-use crate::reality::{Leaf, Rights};
+use crate::reality::Leaf;
 use crate::shadow::BLOCK;
 use crate::spec::Spec;
 use crate::state::{Owner, State, in_ranges};
@@ -63,16 +63,7 @@ impl State {
     /// The leaf by which a VM must find a frame.
     fn guest_leaf(&self, handle: u64, gfn: u64) -> Option<Leaf> {
         let pfn = *self.vms.get(&handle)?.frames.get(&gfn)?;
-        let (Owner::Guest(held) | Owner::GuestShared(held)) = self.owner(pfn)? else {
-            return None;
-        };
-        let frames = if held.order == 9 { BLOCK } else { 1 };
-        Some(Leaf {
-            gfn: gfn - gfn % frames,
-            pfn: pfn - gfn % frames,
-            frames,
-            rights: Rights::Ram,
-        })
+        self.guest_leaf_of(gfn, pfn)
     }
 
     /// Whether EL2 must map a frame that it had not at boot, and may write there.

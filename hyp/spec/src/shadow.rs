@@ -92,24 +92,28 @@ impl State {
         }
     }
 
-    /// A guest's leaves, by GFN: a block for a folio of 2 MiB, pages for the rest.
+    /// The leaf by which its VM must find a frame: a block for a folio of 2 MiB, a page otherwise.
+    pub(crate) fn guest_leaf_of(&self, gfn: u64, pfn: u64) -> Option<Leaf> {
+        let (Owner::Guest(held) | Owner::GuestShared(held)) = self.owner(pfn)? else {
+            return None;
+        };
+        let frames = if held.order == 9 { BLOCK } else { 1 };
+        Some(Leaf {
+            gfn: gfn - gfn % frames,
+            pfn: pfn - gfn % frames,
+            frames,
+            rights: Rights::Ram,
+        })
+    }
+
+    /// A guest's leaves, by GFN.
     pub(crate) fn guest_leaves(&self, handle: u64) -> Vec<Leaf> {
-        let mut leaves = Vec::new();
-        for (gfn, pfn) in self.vms.get(&handle).into_iter().flat_map(|vm| &vm.frames) {
-            let Some(Owner::Guest(held) | Owner::GuestShared(held)) = self.owner(*pfn) else {
-                continue;
-            };
-            let frames = if held.order == 9 { BLOCK } else { 1 };
-            if frames == 1 || gfn % BLOCK == 0 {
-                leaves.push(Leaf {
-                    gfn: *gfn,
-                    pfn: *pfn,
-                    frames,
-                    rights: Rights::Ram,
-                });
-            }
-        }
-        leaves
+        let frames = self.vms.get(&handle).into_iter().flat_map(|vm| &vm.frames);
+        let leaves = frames.filter_map(|(gfn, pfn)| {
+            let leaf = self.guest_leaf_of(*gfn, *pfn)?;
+            (leaf.gfn == *gfn).then_some(leaf)
+        });
+        leaves.collect()
     }
 
     /// How many tables the leaves take, roots included.

@@ -190,7 +190,8 @@ fn compile(
     })
 }
 
-fn compiler_version() -> Result<String> {
+/// What the compiler of the kernels says of itself.
+pub(crate) fn compiler_version() -> Result<String> {
     let output = Command::new("aarch64-linux-gnu-gcc")
         .arg("--version")
         .output()

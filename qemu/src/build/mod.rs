@@ -20,7 +20,7 @@ use std::process::Command;
 pub(crate) use image::{BARE_METAL, Bin, Cargo, HOST};
 
 pub(crate) use initramfs::alone as init_alone;
-pub(crate) use kernel::{allnoconfig, ensure_kept, function_at, merged};
+pub(crate) use kernel::{allnoconfig, compiler_version, ensure_kept, function_at, merged};
 pub(crate) use program::end;
 pub(crate) use source::{Source, apply, link, series as patches_of, touched};
 

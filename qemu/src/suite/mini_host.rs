@@ -1,9 +1,11 @@
 //! The bare-metal mini host: hypercalls at EL1 without Linux; every TAP line counts.
 
-use super::{GUARD, Tally, Test, attacks, tap};
+use super::{Bench, GUARD, Tally, Test, attacks, tap};
 use crate::console::Console;
 use crate::machine::{Boot, Cpu, Machine, Modules};
 use anyhow::{Result, ensure};
+use std::path::Path;
+use std::time::Duration;
 
 /// The machine on which no test is skipped.
 const COMPLETE: (Cpu, u32) = (Cpu::Max, 4);
@@ -18,15 +20,7 @@ pub(crate) fn tests() -> Vec<Test> {
                 let machine = Machine {
                     cpu,
                     cpus,
-                    memory: 1024,
-                    ..Machine::new(Boot::Hypervisor {
-                        image: bench.products.pinfold.clone(),
-                        host: Some(Modules {
-                            kernel: bench.products.mini_host.clone(),
-                            initramfs: Some(bench.products.guest.clone()),
-                            arguments: String::new(),
-                        }),
-                    })
+                    ..on(bench, &bench.products.pinfold, "")
                 };
                 let mut console = bench.console(&machine, &name)?;
                 let tally = run(&mut console)?;
@@ -40,10 +34,38 @@ pub(crate) fn tests() -> Vec<Test> {
         .collect()
 }
 
+/// The mini host on an image of EL2, with its guest.
+pub(super) fn on(bench: &Bench, image: &Path, arguments: &str) -> Machine {
+    let products = &bench.products;
+    machine([image, &products.mini_host, &products.guest], arguments)
+}
+
+/// A machine with an image of EL2, the mini host, and what it gets as its initrd.
+pub(super) fn machine([image, mini_host, initrd]: [&Path; 3], arguments: &str) -> Machine {
+    Machine {
+        cpus: 4,
+        memory: 1024,
+        ..Machine::new(Boot::Hypervisor {
+            image: image.to_path_buf(),
+            host: Some(Modules {
+                kernel: mini_host.to_path_buf(),
+                initramfs: Some(initrd.to_path_buf()),
+                arguments: arguments.to_owned(),
+            }),
+        })
+    }
+}
+
 /// Reads TAP until the power goes off.
 pub(super) fn run(console: &mut Console) -> Result<Tally> {
-    console.expect("pinfold: entering host at EL1", GUARD)?;
-    let status = console.wait(GUARD)?;
-    ensure!(status.success(), "QEMU ended with {status}");
+    ended(console, GUARD)?;
     tap::count(console.seen())
+}
+
+/// Waits until the mini host has switched itself off, at most for `guard`.
+pub(super) fn ended(console: &mut Console, guard: Duration) -> Result<()> {
+    console.expect("pinfold: entering host at EL1", GUARD)?;
+    let status = console.wait(guard)?;
+    ensure!(status.success(), "QEMU ended with {status}");
+    Ok(())
 }

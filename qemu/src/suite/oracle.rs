@@ -1,9 +1,9 @@
 //! EL2 that judges itself: every step of real runs against the specification, mutants that it has to catch, and the storm.
 
-use super::{Bench, GUARD, Tally, Test, ending, tap};
+use super::{Bench, GUARD, Tally, Test, ending, mini_host, tap};
 use crate::build::{Bin, Cargo, Workspace};
 use crate::console::Console;
-use crate::machine::{Boot, Cpu, Machine, Modules};
+use crate::machine::{Cpu, Machine};
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -124,33 +124,16 @@ pub(crate) fn tests() -> Vec<Test> {
     [whole, linux, storm].into_iter().chain(mutants).collect()
 }
 
-/// The mini host on an image.
-fn mini_host([image, mini_host, guest]: [&Path; 3], arguments: String) -> Machine {
+fn judged_mini_host(oracle: &Path, bench: &Bench, filter: &str) -> Machine {
     Machine {
         cpu: Cpu::A76,
-        cpus: 4,
-        memory: 1024,
-        ..Machine::new(Boot::Hypervisor {
-            image: image.to_path_buf(),
-            host: Some(Modules {
-                kernel: mini_host.to_path_buf(),
-                initramfs: Some(guest.to_path_buf()),
-                arguments,
-            }),
-        })
+        ..mini_host::on(bench, oracle, &format!("test={filter}"))
     }
-}
-
-fn judged_mini_host(oracle: &Path, bench: &Bench, filter: &str) -> Machine {
-    let images = [oracle, &bench.products.mini_host, &bench.products.guest];
-    mini_host(images, format!("test={filter}"))
 }
 
 /// Reads TAP until the power goes off, and what was judged.
 fn run(console: &mut Console, guard: Duration) -> Result<Tally> {
-    console.expect("pinfold: entering host at EL1", GUARD)?;
-    let status = console.wait(guard)?;
-    ensure!(status.success(), "QEMU ended with {status}");
+    mini_host::ended(console, guard)?;
     say_judged(console)?;
     tap::count(console.seen())
 }
@@ -230,8 +213,9 @@ pub(crate) fn run_storm(workspace: &Workspace, orders: &StormOrders) -> Result<(
 fn stormy(orders: &StormOrders, seed: u64, images: [&Path; 3]) -> Machine {
     let arguments = format!("storm={} seed={seed}", orders.seconds);
     Machine {
+        cpu: Cpu::A76,
         counts_instructions: orders.icount,
-        ..mini_host(images, arguments)
+        ..mini_host::machine(images, &arguments)
     }
 }
 

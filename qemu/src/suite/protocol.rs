@@ -3,7 +3,7 @@
 
 use super::{Bench, GUARD, Test, ending, mini_host};
 use crate::build::{Bin, Cargo};
-use crate::machine::{Boot, Cpu, Machine, Modules};
+use crate::machine::{Cpu, Machine};
 use anyhow::{Result, ensure};
 use std::path::PathBuf;
 
@@ -86,7 +86,11 @@ pub(crate) fn tests() -> Vec<Test> {
         .map(|(cpu, cpus)| {
             let name = format!("protocol: mini host, {cpu:?}, {cpus} CPUs");
             Test::many(name.clone(), move |bench| {
-                let machine = on_mini_host(bench, cpu, cpus)?;
+                let machine = Machine {
+                    cpu,
+                    cpus,
+                    ..mini_host::on(bench, &image(bench)?, "")
+                };
                 mini_host::run(&mut bench.console(&machine, &name)?)
             })
         })
@@ -103,27 +107,8 @@ fn image(bench: &Bench) -> Result<PathBuf> {
     Ok(Cargo::new(&bench.workspace).image(&Bin::CHECKED)?.flat)
 }
 
-fn on_mini_host(bench: &Bench, cpu: Cpu, cpus: u32) -> Result<Machine> {
-    Ok(Machine {
-        cpu,
-        cpus,
-        memory: 1024,
-        ..Machine::new(Boot::Hypervisor {
-            image: image(bench)?,
-            host: Some(Modules {
-                kernel: bench.products.mini_host.clone(),
-                initramfs: Some(bench.products.guest.clone()),
-                arguments: String::new(),
-            }),
-        })
-    })
-}
-
 fn boots(bench: &Bench) -> Result<()> {
-    let mut machine = bench.host("true");
-    if let Boot::Hypervisor { image: place, .. } = &mut machine.boot {
-        *place = image(bench)?;
-    }
+    let machine = bench.host_on(image(bench)?, "task=\"true\"");
     let mut console = bench.console(&machine, "protocol: Linux")?;
     console.expect("host: task ended: 0", GUARD)?;
     ending::well(&mut console)
@@ -132,8 +117,10 @@ fn boots(bench: &Bench) -> Result<()> {
 /// The fault ends the machine, with a line that says which rule it broke.
 fn is_named(bench: &Bench, fault: &Fault, name: &str) -> Result<()> {
     let machine = Machine {
+        cpu: Cpu::A76,
+        cpus: 1,
         own_arguments: fault.argument.to_owned(),
-        ..on_mini_host(bench, Cpu::A76, 1)?
+        ..mini_host::on(bench, &image(bench)?, "")
     };
     let mut console = bench.console(&machine, name)?;
     let line = console.expect("pinfold: panic on CPU", GUARD)?;

@@ -2,10 +2,10 @@
 //!
 //! That core comes to the same is tested without a machine. A scenario whose outcome differs has failed, also where it passed by itself.
 
-use super::{Bench, GUARD, Tally, Test, tap};
+use super::{Bench, GUARD, Tally, Test, mini_host, tap};
 use crate::build::Workspace;
 use crate::console::Console;
-use crate::machine::{Boot, Cpu, Machine, Modules};
+use crate::machine::{Cpu, Machine};
 use crate::scenario::{Corpus, Digests};
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
@@ -43,28 +43,17 @@ fn on_linux(bench: &Bench) -> Result<Tally> {
 pub(crate) fn on_mini_host(
     workspace: &Workspace,
     pinfold: &Path,
-    mini_host: &Path,
+    host: &Path,
     corpus: &Corpus,
 ) -> Result<Tally> {
     let texts = workspace.out("scenarios-asked-for")?;
     std::fs::write(&texts, &corpus.bundle)?;
     let machine = Machine {
         cpu: Cpu::Max,
-        cpus: 4,
-        memory: 1024,
-        ..Machine::new(Boot::Hypervisor {
-            image: pinfold.to_path_buf(),
-            host: Some(Modules {
-                kernel: mini_host.to_path_buf(),
-                initramfs: Some(texts),
-                arguments: "scenarios".into(),
-            }),
-        })
+        ..mini_host::machine([pinfold, host, &texts], "scenarios")
     };
     let mut console = Console::start(&machine, &workspace.out("logs/scenarios-mini-host.log")?)?;
-    console.expect("pinfold: entering host at EL1", GUARD)?;
-    let status = console.wait(GUARD)?;
-    ensure!(status.success(), "QEMU ended with {status}");
+    mini_host::ended(&mut console, GUARD)?;
     compared(console.seen(), &corpus.specified()?)
 }
 

@@ -4,7 +4,7 @@
 use super::{Bench, GUARD, Test, ending};
 use crate::build::{Bin, Cargo};
 use crate::console::Console;
-use crate::machine::{Boot, Machine};
+use crate::machine::Machine;
 use anyhow::{Context, Result, ensure};
 
 /// A line for the host's shell, what it says somewhere, and the status it ends with.
@@ -332,10 +332,7 @@ fn release(bench: &Bench) -> Result<()> {
             path.display()
         );
     }
-    let mut machine = bench.host_with("quiet");
-    if let Boot::Hypervisor { image: started, .. } = &mut machine.boot {
-        *started = image.flat;
-    }
+    let machine = bench.host_on(image.flat, "quiet");
     // It has no counters to ask.
     power_off(&mut shell(bench, &machine, "tools-release", ON_RELEASE)?)
 }
