@@ -217,6 +217,36 @@ impl Linux {
             }
         }
     }
+
+    /// Refuses what the kernel would not survive, or what stays after the scenario.
+    fn expect_bearable(&self, step: &Step) -> Result<(), Trouble> {
+        if let Step::Call(x) = step
+            && let Some(HostCall::PinTableRegister { table, first, .. }) = HostCall::decode(*x)
+        {
+            let state = |frame: Pfn| {
+                self.control
+                    .call(HostCall::FolioQuery { pfn: frame })
+                    .ok()
+                    .and_then(|reply| reply.done().ok())
+            };
+            let is = |frame, wanted: State| matches!(state(frame), Some([_, found, ..]) if found == wanted.number());
+            if is(table, State::Host) && is(first, State::NotRam) {
+                return cannot("a range of the pin table stays for good");
+            }
+        }
+        if let Step::Touch {
+            access: Access::Write(_),
+            frame,
+            ..
+        } = step
+        {
+            let nearest = self.own.range(..=*frame).next_back();
+            if nearest.is_none_or(|(head, own)| *head + (1_u64 << own.order) <= *frame) {
+                return cannot("the frame is the kernel's, which must not be written to");
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Executor for Linux {
@@ -322,31 +352,7 @@ impl Executor for Linux {
     }
 
     fn step(&mut self, step: &Step) -> Result<Outcome, Trouble> {
-        if let Step::Call(x) = step
-            && let Some(HostCall::PinTableRegister { table, first, .. }) = HostCall::decode(*x)
-        {
-            let state = |frame: Pfn| {
-                self.control
-                    .call(HostCall::FolioQuery { pfn: frame })
-                    .ok()
-                    .and_then(|reply| reply.done().ok())
-            };
-            let is = |frame, wanted: State| matches!(state(frame), Some([_, found, ..]) if found == wanted.number());
-            if is(table, State::Host) && is(first, State::NotRam) {
-                return cannot("a range of the pin table stays for good");
-            }
-        }
-        if let Step::Touch {
-            access: Access::Write(_),
-            frame,
-            ..
-        } = step
-        {
-            let nearest = self.own.range(..=*frame).next_back();
-            if nearest.is_none_or(|(head, own)| *head + (1_u64 << own.order) <= *frame) {
-                return cannot("the frame is the kernel's, which must not be written to");
-            }
-        }
+        self.expect_bearable(step)?;
         take_step(&self.control, step)
     }
 
@@ -366,6 +372,10 @@ impl Executor for Linux {
         }) {
             return cannot("a process survives an abort of one thread only");
         }
+        lines
+            .iter()
+            .flatten()
+            .try_for_each(|step| self.expect_bearable(step))?;
         let (control, start) = (&self.control, &Barrier::new(lines.len()));
         std::thread::scope(|scope| {
             let threads: Vec<_> = lines
