@@ -281,9 +281,9 @@ pub(crate) fn host_abort(abort: HostAbort) -> HostAbortOutcome {
     begin(&mut hypervisor);
     let outcome = hypervisor.host_abort(abort);
     let by = match (abort.from_el0, abort.far_is_kernel, abort.instruction) {
-        (true, ..) => TouchBy::Process,
-        (false, false, _) => TouchBy::KernelForProcess,
-        (false, true, true) => TouchBy::KernelFetch,
+        (_, _, true) => TouchBy::KernelFetch,
+        (true, _, false) => TouchBy::Process,
+        (false, false, false) => TouchBy::KernelForProcess,
         (false, true, false) => TouchBy::Kernel,
     };
     let seen = match outcome {

@@ -279,7 +279,9 @@ impl Spec {
         next.count(Counter::Calls, 1);
         let mut ruling = next.perform(call, looked);
         if looked.status == Some(Status::NoMemory) && !matches!(call, HostCall::PoolReclaim {}) {
-            ruling = out_of_memory(free, floor);
+            // Frames that the host gave lie anywhere, and those that adjoin one another may be in use.
+            let is_in_pieces = calls::takes_adjoining(&call) && !self.state.given.is_empty();
+            ruling = out_of_memory(free, floor, is_in_pieces);
         }
         if ruling.is_err() {
             next = self.state.clone();
@@ -372,9 +374,9 @@ impl Spec {
 }
 
 /// What `NO_MEMORY` is allowed for.
-fn out_of_memory(free: u64, floor: Option<u64>) -> Ruling {
+fn out_of_memory(free: u64, floor: Option<u64>, is_in_pieces: bool) -> Ruling {
     let refuse = crate::ruling::refuse(Clause::NoMemoryOnlyWhenDry, Status::NoMemory);
-    let is_dry = floor.is_some_and(|floor| free < floor + MOST_WANTED);
+    let is_dry = floor.is_some_and(|floor| free < floor + MOST_WANTED || is_in_pieces);
     // A status that is never returned, where it is wrong.
     let status = if is_dry { Status::NoMemory } else { Status::Ok };
     Err(Refuse { status, ..refuse })

@@ -14,7 +14,7 @@ pub enum TouchBy {
     KernelForProcess,
     /// The kernel, at its own address.
     Kernel,
-    /// The kernel, which wants to execute it.
+    /// The kernel, which wants to execute it; a process that does is refused likewise.
     KernelFetch,
 }
 

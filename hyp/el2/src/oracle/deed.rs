@@ -25,12 +25,21 @@ pub(super) fn registers_of(context: &GuestContext) -> GuestRegisters {
     }
 }
 
+/// The class of an illegal execution state (DDI 0487 D24.2.37): no ID register offers `AArch32`, and a guest that is there cannot be.
+const ILLEGAL_STATE: u64 = 0x0e << 26;
+
 impl Deed {
     /// The deed that ended in `exit`.
     pub(super) fn of(loaded: &LoadedVcpu, exit: &Exit, spec: &Spec, free: u64) -> Self {
         let [vm, _] = loaded.name();
         let mut registers = registers_of(&loaded.vcpu.context);
-        let event = event(exit, |ipa| spec.is_guest_ram(vm, ipa));
+        let event = if loaded.vcpu.context.is_aarch32() {
+            Some(GuestEvent::Impossible {
+                class: ILLEGAL_STATE,
+            })
+        } else {
+            event(exit, |ipa| spec.is_guest_ram(vm, ipa))
+        };
         if let Exit::Call(Conduit::Smc(_)) = exit {
             // An SMC traps with the PC on it, and is like an HVC from there on.
             registers.pc = registers.pc.wrapping_add(4);
