@@ -1,6 +1,6 @@
 //! Bytes as what host and guests do, for fuzzers: [`play`] for calls that are nearly right, [`decode`] for registers that hold anything.
 //!
-//! A byte says what is done: a call of the ABI table, a pin, a deed of a guest, a touch. A byte for each argument says what it is, by
+//! A byte says what is done: the number of a call of the ABI table, or else a pin, a deed of a guest, a touch. A byte for each argument says what it is, by
 //! the kind that the table states for it. So most inputs are long lives of VMs, and a change of one byte is a small change.
 //! The first byte chooses the machine: a small one, or one with blocks.
 
@@ -17,7 +17,7 @@ use crate::host::GICD;
 use crate::lockstep::{FRAMES, GUEST, Judged, Lockstep, RAM};
 
 /// Deeds that are not calls of the table.
-const DEEDS: usize = 9;
+const DEEDS: u64 = 9;
 /// The most steps of one input.
 const MOST_STEPS: u64 = 256;
 /// The first frames of EL2 in the small machine, and how many it has.
@@ -134,11 +134,11 @@ impl<'a> Player<'a> {
         let Some(what) = self.bytes.next() else {
             return Ok(false);
         };
-        let calls = HostCall::TABLE.len();
-        let what = usize::try_from(what).unwrap() % (calls + DEEDS);
-        match HostCall::TABLE.get(what) {
+        // By number, so that a call that joins the table changes no seed.
+        let number = what & 0x7F;
+        match HostCall::TABLE.iter().find(|info| info.number == number) {
             Some(info) => self.call(info)?,
-            None => self.deed(what - calls)?,
+            None => self.deed(what % DEEDS)?,
         }
         self.both.guests_write();
         Ok(true)
@@ -178,7 +178,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    fn deed(&mut self, deed: usize) -> Judged {
+    fn deed(&mut self, deed: u64) -> Judged {
         match deed {
             0 => {
                 let (pfn, order) = (
@@ -257,7 +257,7 @@ impl<'a> Player<'a> {
         let x1 = if self.bytes.byte().is_multiple_of(2) {
             x1
         } else {
-            (GUEST + x1) << 12
+            GUEST.wrapping_add(x1) << 12
         };
         self.guest([function, x1, 0, 0], GuestEvent::Call)
     }
