@@ -51,7 +51,7 @@ fn descriptors(table: Table) -> &'static Descriptors {
 /// Writes `frame`, which the window shows, back to the point of coherency, and drops it from the caches.
 fn clean_through(window: usize, frame: Pfn) {
     if !fault!(NoClean) {
-        cache::clean_and_invalidate(window, FRAME);
+        cache::clean_and_invalidate_frame(window);
         watch::cleaned(frame);
     }
 }
