@@ -33,6 +33,7 @@ static const char * const pinfold_status_names[] = {
 	[PINFOLD_STATUS_EXISTS] = "EXISTS",
 	[PINFOLD_STATUS_LIMIT] = "LIMIT",
 	[PINFOLD_STATUS_NOT_RAM] = "NOT_RAM",
+	[PINFOLD_STATUS_WRONG_KIND] = "WRONG_KIND",
 };
 
 /**

@@ -231,7 +231,8 @@ static void pinfold_debug_issue(struct pinfold_debug *debug, struct arm_smccc_1_
 	local_irq_save(flags);
 	arm_smccc_1_2_hvc(regs, regs);
 	local_irq_restore(flags);
-	if (regs->a0 || regs->a1)
+	/* Of what is done in steps, the whole counts from the first one on. */
+	if (regs->a0 || (regs->a1 && regs->a1 != PINFOLD_STATUS_AGAIN))
 		return;
 
 	switch (args.a0) {
@@ -242,6 +243,7 @@ static void pinfold_debug_issue(struct pinfold_debug *debug, struct arm_smccc_1_
 		pinfold_pool_forget(regs->a2);
 		break;
 	case PINFOLD_CALL_MEM_DONATE:
+	case PINFOLD_CALL_MEM_SHARE_GUEST:
 		pinfold_debug_note_given(debug, args.a3, args.a4 << min_t(u64, args.a5, 9));
 		break;
 	}

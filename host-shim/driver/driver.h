@@ -214,6 +214,7 @@ const struct pinfold_slot *pinfold_slot_find(struct pinfold_vm *vm, u64 gfn);
 /* memory.c: pages that EL2 holds. */
 int pinfold_memory_fault(struct pinfold_vm *vm, u64 gfn);
 bool pinfold_memory_shared(struct pinfold_vm *vm, u64 gfn, u64 nr);
+void pinfold_memory_relinquished(struct pinfold_vm *vm, u64 gfn, u64 nr);
 bool pinfold_memory_unshare(struct pinfold_vm *vm, u64 gfn, u64 nr);
 void pinfold_memory_reclaim(struct pinfold_vm *vm);
 void pinfold_memory_leak(struct pinfold_vm *vm);

@@ -5,6 +5,7 @@
  *	nothing -> pinned exclusively -> isolated -> recorded -> donated
  *	shared with the host and back, as the guest decides: while it is, the
  *		page is in the kernel's hands, under an ordinary pin
+ *	donated -> given back by the guest, alone -> unpinned
  *	donated or shared -> reclaimed -> back in the kernel's hands -> unpinned
  *
  * A large folio goes this way as one, under one pin, until the guest shares a
@@ -25,6 +26,8 @@
 
 /* The guest shares this page with the host. */
 #define PINFOLD_PAGE_SHARED	XA_MARK_1
+/* The guest gave this page back, and its folio is not split yet. */
+#define PINFOLD_PAGE_RELINQUISHED	XA_MARK_2
 
 /* Record the folio's pages, or no page at all. */
 static int pinfold_record(struct pinfold_vm *vm, u64 gfn, struct folio *folio)
@@ -52,18 +55,27 @@ static void pinfold_unrecord(struct pinfold_vm *vm, u64 gfn, struct folio *folio
 		xa_erase(&vm->pages, gfn + i);
 }
 
-/* Give an isolated and recorded folio to EL2. */
+/*
+ * Give an isolated and recorded folio to EL2, which cleans a large one in
+ * steps.  After the first one it refuses only a VM in teardown; that has nobody
+ * left who faults.
+ */
 static int pinfold_donate_recorded(struct pinfold_vm *vm, u64 gfn, struct folio *folio)
 {
-	struct arm_smccc_1_2_regs regs = {
-		.a0 = PINFOLD_CALL_MEM_DONATE,
-		.a1 = vm->handle,
-		.a2 = gfn,
-		.a3 = folio_pfn(folio),
-		.a4 = 1,
-		.a5 = folio_order(folio),
-	};
-	int status = pinfold_call_pooled(&regs);
+	struct arm_smccc_1_2_regs regs;
+	int status;
+
+	do {
+		regs = (struct arm_smccc_1_2_regs){
+			.a0 = PINFOLD_CALL_MEM_DONATE,
+			.a1 = vm->handle,
+			.a2 = gfn,
+			.a3 = folio_pfn(folio),
+			.a4 = 1,
+			.a5 = folio_order(folio),
+		};
+		status = pinfold_call_pooled(&regs);
+	} while (status == PINFOLD_STATUS_AGAIN);
 
 	if (!status) {
 		pinfold_count(PINFOLD_COUNT_DONATIONS, folio_nr_pages(folio));
@@ -201,6 +213,87 @@ out_unaccount:
 	return ret;
 }
 
+/* EL2 has given these frames back, wiped: let go of them. */
+static void pinfold_release_range(struct pinfold_vm *vm, u64 gfn, u64 nr)
+{
+	unsigned long index;
+	struct page *page;
+
+	xa_for_each_range(&vm->pages, index, page, gfn, gfn + nr - 1) {
+		struct folio *folio = page_folio(page);
+		bool shared = xa_get_mark(&vm->pages, index, PINFOLD_PAGE_SHARED);
+
+		xa_erase(&vm->pages, index);
+		if (shared)
+			pinfold_count(PINFOLD_COUNT_SHARED, -1);
+		/* The folio has one pin, which goes with its last page. */
+		if (folio_page_idx(folio, page) < folio_nr_pages(folio) - 1)
+			continue;
+		if (!shared)
+			folio_unisolate_exclusive(folio);
+		pinfold_unpin_page(page);
+	}
+	account_locked_vm(vm->mm, nr, false);
+	pinfold_count(PINFOLD_COUNT_DONATED, -(s64)nr);
+	pinfold_count(PINFOLD_COUNT_RECLAIMS, nr);
+}
+
+/* Let go of a page that EL2 has given back alone: the rest of its folio stays. */
+static int pinfold_release_page(struct pinfold_vm *vm, u64 gfn)
+{
+	struct page *page = xa_load(&vm->pages, gfn);
+	int ret = pinfold_split(vm->mm, page);
+
+	if (!ret)
+		pinfold_release_range(vm, gfn, 1);
+	return ret;
+}
+
+/**
+ * pinfold_memory_relinquished - the guest has given pages back
+ * @vm: the VM; its mm is the caller's
+ * @gfn: the first
+ * @nr: how many
+ *
+ * EL2 has wiped them and mapped them for the host.  A page whose folio cannot be
+ * split now stays pinned and isolated until the guest touches it again, or goes.
+ */
+void pinfold_memory_relinquished(struct pinfold_vm *vm, u64 gfn, u64 nr)
+{
+	u64 end = gfn + nr;
+
+	for (; gfn < end; gfn++) {
+		unsigned int tries = 0;
+		int ret;
+
+		do {
+			mutex_lock(&vm->memory_lock);
+			ret = 0;
+			if (xa_load(&vm->pages, gfn)) {
+				xa_set_mark(&vm->pages, gfn, PINFOLD_PAGE_RELINQUISHED);
+				ret = pinfold_release_page(vm, gfn);
+			}
+			mutex_unlock(&vm->memory_lock);
+		} while (ret && pinfold_pause(ret, &tries));
+		if (ret)
+			pr_warn_ratelimited("guest frame %llx came back, and its folio cannot be split: %d\n",
+					    gfn, ret);
+	}
+}
+
+/* Give the guest what it touched, unless another vCPU was faster. */
+static int pinfold_serve_fault(struct pinfold_vm *vm, u64 gfn, unsigned long addr,
+			       const struct pinfold_slot *slot)
+{
+	if (xa_get_mark(&vm->pages, gfn, PINFOLD_PAGE_RELINQUISHED)) {
+		int ret = pinfold_release_page(vm, gfn);
+
+		if (ret)
+			return ret;
+	}
+	return xa_load(&vm->pages, gfn) ? 0 : pinfold_donate(vm, gfn, addr, slot);
+}
+
 /**
  * pinfold_memory_fault - give the guest the page that it touched
  * @vm: the VM; its mm is the caller's
@@ -228,7 +321,7 @@ int pinfold_memory_fault(struct pinfold_vm *vm, u64 gfn)
 
 	do {
 		mutex_lock(&vm->memory_lock);
-		ret = xa_load(&vm->pages, gfn) ? 0 : pinfold_donate(vm, gfn, addr, slot);
+		ret = pinfold_serve_fault(vm, gfn, addr, slot);
 		mutex_unlock(&vm->memory_lock);
 	} while (ret && pinfold_pause(ret, &tries));
 
@@ -392,31 +485,6 @@ bool pinfold_memory_unshare(struct pinfold_vm *vm, u64 gfn, u64 nr)
 	} while (ret && pinfold_pause(ret, &tries));
 	kfree(folios);
 	return !ret;
-}
-
-/* EL2 has given these frames back, wiped: let go of them. */
-static void pinfold_release_range(struct pinfold_vm *vm, u64 gfn, u64 nr)
-{
-	unsigned long index;
-	struct page *page;
-
-	xa_for_each_range(&vm->pages, index, page, gfn, gfn + nr - 1) {
-		struct folio *folio = page_folio(page);
-		bool shared = xa_get_mark(&vm->pages, index, PINFOLD_PAGE_SHARED);
-
-		xa_erase(&vm->pages, index);
-		if (shared)
-			pinfold_count(PINFOLD_COUNT_SHARED, -1);
-		/* The folio has one pin, which goes with its last page. */
-		if (folio_page_idx(folio, page) < folio_nr_pages(folio) - 1)
-			continue;
-		if (!shared)
-			folio_unisolate_exclusive(folio);
-		pinfold_unpin_page(page);
-	}
-	account_locked_vm(vm->mm, nr, false);
-	pinfold_count(PINFOLD_COUNT_DONATED, -(s64)nr);
-	pinfold_count(PINFOLD_COUNT_RECLAIMS, nr);
 }
 
 /* How many frames from @gfn on are recorded without a gap: at most one call's worth. */

@@ -25,6 +25,9 @@
 #define PINFOLD_UUID_WORD3		0x4c4f464e
 #define PINFOLD_FEATURE_DEBUG_CALLS	0x1
 #define PINFOLD_VM_PROTECTED		0x1
+#define PINFOLD_ACCESS_READ		0x1
+#define PINFOLD_ACCESS_WRITE		0x2
+#define PINFOLD_ACCESS_EXECUTE		0x4
 #define PINFOLD_VCPU_POWERED_OFF	0x1
 #define PINFOLD_REGISTER_PC		32
 
@@ -81,6 +84,18 @@
 /* (vm, gfn, count) -> done */
 #define PINFOLD_CALL_MEM_RECLAIM	0xc6000141
 
+/* (vm, gfn, pfn, count, order, access) -> done */
+#define PINFOLD_CALL_MEM_SHARE_GUEST	0xc6000142
+
+/* (vm, gfn, count) -> done */
+#define PINFOLD_CALL_MEM_UNSHARE_GUEST	0xc6000143
+
+/* (vm, gfn, count, access) -> done */
+#define PINFOLD_CALL_MEM_PROTECT_GUEST	0xc6000144
+
+/* (pfn) */
+#define PINFOLD_CALL_MEM_POISON		0xc6000145
+
 /* (vm, intid, level) -> vcpu */
 #define PINFOLD_CALL_IRQ_LINE		0xc6000150
 
@@ -123,6 +138,7 @@
 #define PINFOLD_STATUS_EXISTS		14
 #define PINFOLD_STATUS_LIMIT		15
 #define PINFOLD_STATUS_NOT_RAM		16
+#define PINFOLD_STATUS_WRONG_KIND	17
 
 /* Exit reasons (x2 of VCPU_RUN). */
 #define PINFOLD_EXIT_INTERRUPT		0
@@ -138,6 +154,7 @@
 #define PINFOLD_EXIT_SYSTEM_RESET	10
 #define PINFOLD_EXIT_CRASHED		11
 #define PINFOLD_EXIT_KICK		12
+#define PINFOLD_EXIT_RELINQUISHED	13
 
 /* States of a folio (x3 of FOLIO_QUERY). */
 #define PINFOLD_STATE_HOST		0
@@ -148,6 +165,8 @@
 #define PINFOLD_STATE_WIPING		5
 #define PINFOLD_STATE_POISONED		6
 #define PINFOLD_STATE_NOT_RAM		7
+#define PINFOLD_STATE_HOST_SHARED_GUEST	8
+#define PINFOLD_STATE_ARRIVING		9
 
 /* Counters (x1 of COUNTER). */
 #define PINFOLD_COUNTER_CALLS		0
@@ -169,12 +188,14 @@
 /* Limits. */
 #define PINFOLD_LIMIT_MAX_VMS		64
 #define PINFOLD_LIMIT_MAX_VCPUS		8
+#define PINFOLD_LIMIT_MAX_GIFT		64
 #define PINFOLD_LIMIT_MAX_FRAMES	512
 #define PINFOLD_LIMIT_MAX_ORDER		9
 #define PINFOLD_LIMIT_MAX_REGIONS	16
 #define PINFOLD_LIMIT_MAX_PIN_RANGES	8
 #define PINFOLD_LIMIT_MAX_DIGEST	1024
 #define PINFOLD_LIMIT_MAX_RANGE		256
+#define PINFOLD_LIMIT_MAX_SHARES	256
 #define PINFOLD_LIMIT_TRACE_LENGTH	64
 #define PINFOLD_LIMIT_MIN_SPI		32
 #define PINFOLD_LIMIT_MAX_SPI		287
@@ -224,6 +245,8 @@ static inline int pinfold_status_errno(__u64 status)
 		return -ENOSPC;
 	case PINFOLD_STATUS_NOT_RAM:
 		return -EFAULT;
+	case PINFOLD_STATUS_WRONG_KIND:
+		return -EPERM;
 	default:
 		return -EIO;
 	}

@@ -153,6 +153,9 @@ int pinfold_vcpu_exit(struct pinfold_vcpu *vcpu, const struct arm_smccc_1_2_regs
 	case PINFOLD_EXIT_UNSHARE_REQUEST:
 		vcpu->answer = pinfold_memory_unshare(vcpu->vm, x3, x4) ? 0 : 1;
 		return 1;
+	case PINFOLD_EXIT_RELINQUISHED:
+		pinfold_memory_relinquished(vcpu->vm, x3, x4);
+		return 1;
 	case PINFOLD_EXIT_CPU_ON:
 		return pinfold_exit_cpu_on(vcpu, x3);
 	case PINFOLD_EXIT_KICK:

@@ -220,18 +220,24 @@ impl Linux {
 
     /// Refuses what the kernel would not survive, or what stays after the scenario.
     fn expect_bearable(&self, step: &Step) -> Result<(), Trouble> {
-        if let Step::Call(x) = step
-            && let Some(HostCall::PinTableRegister { table, first, .. }) = HostCall::decode(*x)
-        {
-            let state = |frame: Pfn| {
-                self.control
-                    .call(HostCall::FolioQuery { pfn: frame })
-                    .ok()
-                    .and_then(|reply| reply.done().ok())
-            };
-            let is = |frame, wanted: State| matches!(state(frame), Some([_, found, ..]) if found == wanted.number());
-            if is(table, State::Host) && is(first, State::NotRam) {
-                return cannot("a range of the pin table stays for good");
+        let state = |frame: Pfn| {
+            self.control
+                .call(HostCall::FolioQuery { pfn: frame })
+                .ok()
+                .and_then(|reply| reply.done().ok())
+        };
+        let is = |frame, wanted: State| matches!(state(frame), Some([_, found, ..]) if found == wanted.number());
+        if let Step::Call(x) = step {
+            match HostCall::decode(*x) {
+                Some(HostCall::PinTableRegister { table, first, .. })
+                    if is(table, State::Host) && is(first, State::NotRam) =>
+                {
+                    return cannot("a range of the pin table stays for good");
+                }
+                Some(HostCall::MemPoison { pfn }) if is(pfn, State::Host) => {
+                    return cannot("a poisoned frame stays so, and the kernel would use it");
+                }
+                _ => {}
             }
         }
         if let Step::Touch {

@@ -32,6 +32,8 @@ claims! {
     VcpuIndex, "vCPU index";
     /// A set of bits.
     Flags, "bits";
+    /// What may be done with memory.
+    Access, "access bits";
     /// A number out of a list.
     Number, "number";
     /// The number of a counter.

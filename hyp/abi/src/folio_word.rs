@@ -14,7 +14,7 @@ pub enum FolioWord {
         state: State,
         /// The order of the folio.
         order: u8,
-        /// Pins, wiped frames or table entries, by the state.
+        /// Pins, shares, cleaned frames, wiped frames or table entries, by the state.
         count: u16,
         /// Slot of the VM that owns it, and where it has the first frame, if the state has an owner.
         owner: Option<(u8, u64)>,
@@ -28,6 +28,9 @@ pub enum FolioWord {
 
 const TAIL: u8 = 1 << 7;
 const STATE: u64 = 0b111;
+/// Where the fourth bit of the state stands, and how far above its place.
+const STATE_HIGH: u64 = 1 << 30;
+const STATE_HIGH_SHIFT: u32 = 27;
 const GFN_SHIFT: u32 = 36;
 const SLOT: u8 = 0x3F;
 
@@ -40,18 +43,22 @@ impl FolioWord {
         if low & TAIL != 0 {
             return Self::Tail { order };
         }
-        // Three bits have eight states.
-        let state = match State::from_number(word & STATE) {
+        let number = word & STATE | (word & STATE_HIGH) >> STATE_HIGH_SHIFT;
+        let state = match State::from_number(number) {
             Some(state) => state,
-            None => State::NotRam,
+            // EL2 writes no other number.
+            None => State::Poisoned,
         };
         let owner = match state {
-            State::Guest | State::GuestSharedHost | State::Wiping => {
+            State::Guest | State::GuestSharedHost | State::Arriving | State::Wiping => {
                 Some((slot & SLOT, word >> GFN_SHIFT))
             }
-            State::Host | State::Hyp | State::HostSharedHyp | State::Poisoned | State::NotRam => {
-                None
-            }
+            State::Host
+            | State::Hyp
+            | State::HostSharedHyp
+            | State::HostSharedGuest
+            | State::Poisoned
+            | State::NotRam => None,
         };
         Self::Head {
             state,

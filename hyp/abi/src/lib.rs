@@ -43,8 +43,17 @@ pub const VERSION: u64 = 0x0001_0000;
 /// FEATURES bit 0: the debug calls are there.
 pub const FEATURE_DEBUG_CALLS: u64 = 1;
 
-/// `VM_CREATE` flag bit 0: the VM is protected.
+/// `VM_CREATE` flag bit 0: the VM is protected; otherwise it is an ordinary one.
 pub const VM_PROTECTED: u64 = 1;
+
+/// Access bit 0: loads.
+pub const ACCESS_READ: u64 = 1;
+
+/// Access bit 1: stores.
+pub const ACCESS_WRITE: u64 = 1 << 1;
+
+/// Access bit 2: fetches.
+pub const ACCESS_EXECUTE: u64 = 1 << 2;
 
 /// `VCPU_CREATE` flag bit 0: the vCPU is off until another one starts it.
 pub const VCPU_POWERED_OFF: u64 = 1;

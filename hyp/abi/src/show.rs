@@ -38,7 +38,8 @@ impl Display for Value<'_> {
             return f.write_str(info.name);
         }
         match self.field.unit {
-            "PFN" | "GFN" | "IPA" | "VM handle" | "value" | "bits" | "folio word" | "pin word" => {
+            "PFN" | "GFN" | "IPA" | "VM handle" | "value" | "bits" | "access bits"
+            | "folio word" | "pin word" => {
                 write!(f, "{value:#x}")
             }
             _ if value == u64::MAX => f.write_str("all ones"),
@@ -187,7 +188,9 @@ impl Display for FolioText {
                 }
                 match state {
                     State::HostSharedHyp => write!(f, ", {count} uses"),
+                    State::HostSharedGuest => write!(f, ", shared {count} times"),
                     State::Hyp if count != 0 => write!(f, ", a table with {count} entries"),
+                    State::Arriving => write!(f, ", {count} frames cleaned"),
                     State::Wiping => write!(f, ", {count} frames wiped"),
                     State::Hyp
                     | State::Host

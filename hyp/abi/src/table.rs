@@ -33,7 +33,7 @@ host_calls! {
 
     #[doc = "Gives frames of the host to EL2's pool."]
     0x20 PoolDonate = "POOL_DONATE", "always", any,
-    (first: Pfn = "first frame", count: Count = "frames, at most 512") -> (taken: "frames" = "frames taken");
+    (first: Pfn = "first frame", count: Count = "frames, at most 64") -> (taken: "frames" = "frames taken");
 
     #[doc = "Takes one free frame out of EL2's pool, wiped. `NO_MEMORY` when none that the host gave is free."]
     0x21 PoolReclaim = "POOL_RECLAIM", "always", any,
@@ -43,9 +43,9 @@ host_calls! {
     0x22 PoolStatus = "POOL_STATUS", "always", any,
     () -> (free: "frames" = "free frames", donated: "frames" = "frames that the host gave and has not back");
 
-    #[doc = "Creates a VM without memory."]
+    #[doc = "Creates a VM without memory. A protected VM owns its memory, which the host donates; an ordinary one uses memory that stays the host's and is shared with it. What is for the one kind is `WRONG_KIND` for the other."]
     0x30 VmCreate = "VM_CREATE", "always", any,
-    (flags: Flags = "bit 0: protected; must be 1", vcpus: Count = "vCPUs, 1 to 8") -> (handle: "VM handle" = "names the VM");
+    (flags: Flags = "bit 0: protected; otherwise ordinary", vcpus: Count = "vCPUs, 1 to 8") -> (handle: "VM handle" = "names the VM");
 
     #[doc = "Makes a range of frames guest RAM: an abort inside is a `MEMORY_FAULT`, outside it is MMIO. At most 16, without overlap."]
     0x31 VmMemoryRegion = "VM_MEMORY_REGION", "before VM_START", any,
@@ -67,7 +67,7 @@ host_calls! {
     0x34 VmTeardownBegin = "VM_TEARDOWN_BEGIN", "always", any,
     (vm: Handle = "the VM") -> ();
 
-    #[doc = "Ends the teardown; the handle names nothing any more. BUSY, with x2 = frames left, while the VM owns frames."]
+    #[doc = "Ends the teardown; the handle names nothing any more. BUSY, with x2 = frames left, while the VM owns frames or frames are shared with it."]
     0x35 VmTeardownFinish = "VM_TEARDOWN_FINISH", "after VM_TEARDOWN_BEGIN", any,
     (vm: Handle = "the VM") -> ();
 
@@ -97,7 +97,7 @@ host_calls! {
         detail2: "value" = "see the exit reasons"
     );
 
-    #[doc = "Gives folios of the host to a VM: count folios of one order, adjoining in both spaces, at most 512 frames. All are checked, pin words included, before the first one moves."]
+    #[doc = "Gives folios of the host to a protected VM: count folios of one order, adjoining in both spaces, at most 512 frames. Work per call is bounded: AGAIN with x2 = folios given; go on after those. A folio of order 5 or more takes several calls: it is taken from the host, then cleaned, then the guest's; until then x2 = 0, and the call is repeated. All that one call moves is checked, pin words included, before the first one moves."]
     0x40 MemDonate = "MEM_DONATE", "before VM_TEARDOWN_BEGIN", any,
     (
         vm: Handle = "the VM",
@@ -107,9 +107,37 @@ host_calls! {
         order: Order = "0 to 9"
     ) -> (done: "folios" = "folios given");
 
-    #[doc = "Takes frames back from a VM, wiped. Holes are skipped. Work per call is bounded: AGAIN with x2 = frames done; go on after those. GRANULE if the range starts within a folio or ends within the first; a later folio that it cuts is left (AGAIN)."]
+    #[doc = "Takes frames back from a protected VM, wiped. Holes are skipped. Work per call is bounded: AGAIN with x2 = frames done; go on after those. GRANULE if the range starts within a folio or ends within the first; a later folio that it cuts is left (AGAIN)."]
     0x41 MemReclaim = "MEM_RECLAIM", "after VM_TEARDOWN_BEGIN", any,
     (vm: Handle = "the VM", gfn: Gfn = "first frame", count: Count = "frames, at most 512") -> (done: "frames" = "frames done, holes included");
+
+    #[doc = "Shares folios of the host with an ordinary VM: count folios of one order, adjoining in both spaces, at most 512 frames. The host keeps them, and no pin is needed; they cannot be given to anybody while they are shared. A frame may be shared with several VMs, and in several places, 256 in all. EL2 does not clean them: what a guest without caches finds there is the host's business. Work per call is bounded: AGAIN with x2 = folios done; go on after those."]
+    0x42 MemShareGuest = "MEM_SHARE_GUEST", "before VM_TEARDOWN_BEGIN", any,
+    (
+        vm: Handle = "the VM",
+        gfn: Gfn = "first frame of the guest, aligned to the order, in guest RAM",
+        pfn: Pfn = "first frame, aligned to the order",
+        count: Count = "folios",
+        order: Order = "0 to 9; the guest has one entry for a folio of order 9",
+        access: Access = "bit 0: read, must be 1; bit 1: write; bit 2: execute"
+    ) -> (done: "folios" = "folios shared");
+
+    #[doc = "Ends the sharing of frames with an ordinary VM. Holes are skipped. Work per call is bounded: AGAIN with x2 = frames done; go on after those. GRANULE if the range starts within a folio of order 9 or ends within the first; a later one that it cuts is left (AGAIN)."]
+    0x43 MemUnshareGuest = "MEM_UNSHARE_GUEST", "always", any,
+    (vm: Handle = "the VM", gfn: Gfn = "first frame", count: Count = "frames, at most 512") -> (done: "frames" = "frames done, holes included");
+
+    #[doc = "Changes what an ordinary VM may do with frames that are shared with it. Holes are skipped. Bounded, and cutting folios, as `MEM_UNSHARE_GUEST`."]
+    0x44 MemProtectGuest = "MEM_PROTECT_GUEST", "before VM_TEARDOWN_BEGIN", any,
+    (
+        vm: Handle = "the VM",
+        gfn: Gfn = "first frame",
+        count: Count = "frames, at most 512",
+        access: Access = "as for `MEM_SHARE_GUEST`"
+    ) -> (done: "frames" = "frames done, holes included");
+
+    #[doc = "Takes a frame of the host's out of use for good, as after a memory error: nobody reaches it any more, and nobody gets it. A frame that is a guest's or shared comes back first."]
+    0x45 MemPoison = "MEM_POISON", "always", any,
+    (pfn: Pfn = "the frame") -> ();
 
     #[doc = "Sets the level of an interrupt line of a VM."]
     0x50 IrqLine = "IRQ_LINE", "before VM_TEARDOWN_BEGIN", any,
@@ -134,7 +162,7 @@ host_calls! {
         host_shared_hyp: "frames" = "HostSharedHyp",
         guest: "frames" = "Guest",
         guest_shared_host: "frames" = "GuestSharedHost",
-        other: "frames" = "Wiping and Poisoned"
+        other: "frames" = "HostSharedGuest, Arriving, Wiping and Poisoned"
     );
 
     #[doc = "Digests folio words: 64-bit FNV-1a with a folio word as the unit (hash ^= word; hash *= prime)."]
@@ -215,6 +243,8 @@ numbers! {
     15 Limit = "LIMIT", "ENOSPC";
     #[doc = "The frame is not RAM."]
     16 NotRam = "NOT_RAM", "EFAULT";
+    #[doc = "This is for protected VMs and the VM is an ordinary one, or the other way round."]
+    17 WrongKind = "WRONG_KIND", "EPERM";
 }
 
 impl Status {
@@ -238,7 +268,8 @@ impl Status {
             | Self::NoSuchVm
             | Self::NoSuchVcpu
             | Self::WrongPhase
-            | Self::Limit => false,
+            | Self::Limit
+            | Self::WrongKind => false,
         }
     }
 }
@@ -250,7 +281,7 @@ numbers! {
     0 Interrupt = "INTERRUPT";
     #[doc = "The vCPU waits for an interrupt; x3 = CNTVCT at which its timer fires, or all ones."]
     1 Wfi = "WFI";
-    #[doc = "Guest RAM is missing; x3 = GFN, x4 bit 0: a write, bit 1: a fetch."]
+    #[doc = "Guest RAM is missing; x3 = GFN, x4 bit 0: a write, bit 1: a fetch, bit 2: the frame is there, and its share does not allow this."]
     2 MemoryFault = "MEMORY_FAULT";
     #[doc = "A device is read; x3 = IPA, x4 = width in bytes; the next run's answer is the value."]
     3 MmioRead = "MMIO_READ";
@@ -272,6 +303,8 @@ numbers! {
     11 Crashed = "CRASHED";
     #[doc = "Other vCPUs have an interrupt to take: wake those that wait, make those that run exit; x3 = one bit for each."]
     12 Kick = "KICK";
+    #[doc = "The guest gave frames back: they are wiped, and the host's alone; x3 = GFN, x4 = count. The guest finds nothing there until the host donates again."]
+    13 Relinquished = "RELINQUISHED";
 }
 
 numbers! {
@@ -293,6 +326,10 @@ numbers! {
     6 Poisoned = "POISONED";
     #[doc = "Not RAM, or a hole in it."]
     7 NotRam = "NOT_RAM";
+    #[doc = "The host, and ordinary VMs with which it is shared."]
+    8 HostSharedGuest = "HOST_SHARED_GUEST";
+    #[doc = "Nobody: it is on its way from the host to a VM."]
+    9 Arriving = "ARRIVING";
 }
 
 numbers! {
@@ -340,6 +377,8 @@ pub mod limit {
         MAX_VMS: u64 = 64;
         #[doc = "vCPUs of a VM."]
         MAX_VCPUS: u64 = 8;
+        #[doc = "Frames that `POOL_DONATE` takes."]
+        MAX_GIFT: u64 = 64;
         #[doc = "Frames in one memory call."]
         MAX_FRAMES: u64 = 512;
         #[doc = "The largest order of a folio."]
@@ -352,6 +391,8 @@ pub mod limit {
         MAX_DIGEST: u64 = 1024;
         #[doc = "Frames that `FOLIO_RANGE` looks at."]
         MAX_RANGE: u64 = 256;
+        #[doc = "How often a frame of the host is shared with ordinary VMs."]
+        MAX_SHARES: u16 = 256;
         #[doc = "Entries of the trace of a CPU."]
         TRACE_LENGTH: usize = 64;
         #[doc = "The lowest INTID of an interrupt line."]

@@ -91,6 +91,10 @@ fn words_are_told() {
         "HOST_SHARED_HYP, order 0, 1 uses"
     );
     assert_eq!(
+        FolioText(1 << 30 | 2 << 8).to_string(),
+        "HOST_SHARED_GUEST, order 0, shared 2 times"
+    );
+    assert_eq!(
         PinText(0xC900_0001).to_string(),
         "1 pin, exclusive, isolated, order 9"
     );
@@ -112,12 +116,16 @@ fn words_are_told() {
 #[test]
 fn every_folio_word_decodes() {
     for low in 0..=0xFF {
-        for rest in [0, u64::MAX << 8, 0x1234_5678_9abc_de00] {
+        for rest in [0, 1 << 30, u64::MAX << 8, 0x1234_5678_9abc_de00] {
             match FolioWord::decode(low | rest) {
                 FolioWord::Head { state, owner, .. } => {
-                    assert_eq!(state.number(), low & 7);
-                    let has_owner =
-                        matches!(state, State::Guest | State::GuestSharedHost | State::Wiping);
+                    let number = low & 7 | rest >> 27 & 8;
+                    let known = State::from_number(number).unwrap_or(State::Poisoned);
+                    assert_eq!(state, known);
+                    let has_owner = matches!(
+                        state,
+                        State::Guest | State::GuestSharedHost | State::Arriving | State::Wiping
+                    );
                     assert_eq!(owner.is_some(), has_owner);
                 }
                 FolioWord::Tail { order } => assert_eq!(u64::from(order), low >> 3 & 0xF),

@@ -8,24 +8,28 @@
 //!
 //! | State | Host | Hyp | Guest | Payload | Leaves to |
 //! |---|---|---|---|---|---|
-//! | `Host` | RWX | – | – | – | `Hyp` (pool), `HostSharedHyp` (pin table), `Guest` (donate) |
+//! | `Host` | RWX | – | – | – | `Hyp` (pool), `HostSharedHyp` (pin table), `Guest` or `Arriving` (donate), `HostSharedGuest` (share), `Poisoned` |
 //! | `Hyp` | – | RW | – | entries in use, of a table | `Host` (pool reclaim, wiped) |
 //! | `HostSharedHyp` | RW | R | – | pins | – |
-//! | `Guest` | – | – | RWX | VM, GFN | `GuestSharedHost` (share), `Wiping` (reclaim) |
+//! | `HostSharedGuest` | RWX | – | as granted | shares | `Host` (the last unshare) |
+//! | `Arriving` | – | – | – | VM, GFN, frames cleaned | `Guest` (when the last frame is cleaned), `Wiping` (reclaim) |
+//! | `Guest` | – | – | RWX | VM, GFN | `GuestSharedHost` (share), `Wiping` (reclaim), `Host` (relinquish, wiped) |
 //! | `GuestSharedHost` | RW | – | RWX | VM, GFN | `Guest` (unshare), `Wiping` (reclaim) |
 //! | `Wiping` | – | a window | – | VM, GFN, frames wiped | `Host` (when the last frame is wiped) |
 //! | `Poisoned` | – | – | – | – | – |
 //! | `NotRam` | as the boot tables say | – | – | – | – |
 //!
-//! The host's RW is without execute, so that what two parties write is never what one runs. Frames of the host are folios
-//! of order 0; larger ones exist between donation and reclaim, or until a share splits one.
+//! The host's RW is without execute, so that what two parties write is never what one runs. An ordinary VM trusts its host: what
+//! is shared with it stays as it was for the host, and the word says only in how many places guests have it; which VMs they are is in
+//! their tables alone. Frames of the host are folios of order 0; larger ones exist between donation and reclaim, or until a share splits
+//! one. What was split stays so until its reclaim, since the host's kernel has split its own folio too and takes frames back one by one.
 //!
 //! The array is the truth; stage-2 tables and EL2's stage 1 are its shadow. It is guarded by EL2's one lock. The only writer
 //! of states is [`FolioArray::change`], which keeps the census.
 //!
-//! Word: bits 2:0 state, 6:3 order, 7 tail, 23:8 count, 29:24 VM slot, 63:36 GFN.
+//! Word: bits 30 and 2:0 state, 6:3 order, 7 tail, 23:8 count, 29:24 VM slot, 63:36 GFN.
 
-use pinfold_abi::State;
+use pinfold_abi::{State, limit};
 
 use crate::addr::{Frame, FrameRange, Gfn, Order, Pfn, Physical};
 use crate::machine::Table;
@@ -54,6 +58,20 @@ pub enum FolioState {
     HostSharedHyp {
         /// How many uses EL2 has for it.
         pins: u16,
+    },
+    /// The host, and ordinary VMs.
+    HostSharedGuest {
+        /// In how many places they have it.
+        shares: u16,
+    },
+    /// Nobody: on its way from the host to a VM.
+    Arriving {
+        /// The VM that will own it.
+        vm: VmSlot,
+        /// Where it will have the first frame.
+        gfn: Gfn,
+        /// How many frames are cleaned.
+        done: u16,
     },
     /// One VM alone.
     Guest {
@@ -89,6 +107,8 @@ const TAIL: u64 = 1 << 7;
 const COUNT_SHIFT: u32 = 8;
 const SLOT_SHIFT: u32 = 24;
 const GFN_SHIFT: u32 = 36;
+/// How far the highest bit of the state is from its place.
+const STATE_HIGH_SHIFT: u32 = 27;
 
 /// Bits of a guest frame number: 40-bit IPAs.
 pub const GFN_BITS: u32 = 28;
@@ -101,6 +121,8 @@ impl FolioState {
             Self::Host => State::Host,
             Self::Hyp { .. } => State::Hyp,
             Self::HostSharedHyp { .. } => State::HostSharedHyp,
+            Self::HostSharedGuest { .. } => State::HostSharedGuest,
+            Self::Arriving { .. } => State::Arriving,
             Self::Guest { .. } => State::Guest,
             Self::GuestSharedHost { .. } => State::GuestSharedHost,
             Self::Wiping { .. } => State::Wiping,
@@ -109,16 +131,18 @@ impl FolioState {
         }
     }
 
-    /// The VM that owns the folio, or owned it last and has not lost it wholly, and where.
+    /// The VM that owns the folio, or will, or owned it last and has not lost it wholly, and where.
     #[must_use]
     pub const fn owner(self) -> Option<(VmSlot, Gfn)> {
         match self {
             Self::Guest { vm, gfn }
             | Self::GuestSharedHost { vm, gfn }
+            | Self::Arriving { vm, gfn, .. }
             | Self::Wiping { vm, gfn, .. } => Some((vm, gfn)),
             Self::Host
             | Self::Hyp { .. }
             | Self::HostSharedHyp { .. }
+            | Self::HostSharedGuest { .. }
             | Self::Poisoned
             | Self::NotRam => None,
         }
@@ -128,8 +152,12 @@ impl FolioState {
     #[must_use]
     pub const fn host_may_access(self) -> bool {
         match self {
-            Self::Host | Self::HostSharedHyp { .. } | Self::GuestSharedHost { .. } => true,
+            Self::Host
+            | Self::HostSharedHyp { .. }
+            | Self::HostSharedGuest { .. }
+            | Self::GuestSharedHost { .. } => true,
             Self::Hyp { .. }
+            | Self::Arriving { .. }
             | Self::Guest { .. }
             | Self::Wiping { .. }
             | Self::Poisoned
@@ -142,6 +170,8 @@ impl FolioState {
         match self {
             Self::Hyp { entries: count }
             | Self::HostSharedHyp { pins: count }
+            | Self::HostSharedGuest { shares: count }
+            | Self::Arriving { done: count, .. }
             | Self::Wiping { done: count, .. } => count,
             Self::Host
             | Self::Guest { .. }
@@ -163,13 +193,23 @@ impl Folio {
             Some((vm, gfn)) => (u64::from(vm.raw()), gfn.raw()),
             None => (0, 0),
         };
+        let number = state.number().number();
         Self(
-            state.number().number()
+            number & 7
+                | (number & 8) << STATE_HIGH_SHIFT
                 | u64::from(order.raw()) << ORDER_SHIFT
                 | u64::from(state.count()) << COUNT_SHIFT
                 | slot << SLOT_SHIFT
                 | gfn << GFN_SHIFT,
         )
+    }
+
+    /// A frame of the host that guests have in so many places.
+    fn shared(shares: u16) -> Self {
+        match shares {
+            0 => Self::HOST,
+            _ => Self::head(FolioState::HostSharedGuest { shares }, Order::FRAME),
+        }
     }
 
     /// A tail of a folio.
@@ -197,21 +237,33 @@ impl Folio {
         Order::new(low >> ORDER_SHIFT & 0xF).unwrap_or(Order::FRAME)
     }
 
+    /// The count of a head whose state has one.
+    fn count(self) -> u16 {
+        let [_, low, high, ..] = self.0.to_le_bytes();
+        u16::from_le_bytes([low, high])
+    }
+
     /// The state, if this is a head.
     #[must_use]
     pub fn state(self) -> FolioState {
-        let [_, count_low, count_high, slot, ..] = self.0.to_le_bytes();
-        let count = u16::from_le_bytes([count_low, count_high]);
+        let [_, _, _, slot, ..] = self.0.to_le_bytes();
+        let count = self.count();
         let owner = VmSlot::new(slot & 0x3F).zip(Frame::new(self.0 >> GFN_SHIFT));
-        let state = State::from_number(self.0 & 7);
+        let state = State::from_number(self.0 & 7 | self.0 >> STATE_HIGH_SHIFT & 8);
         match (state, owner) {
             (Some(State::Host), _) => FolioState::Host,
             (Some(State::Hyp), _) => FolioState::Hyp { entries: count },
             (Some(State::HostSharedHyp), _) => FolioState::HostSharedHyp { pins: count },
+            (Some(State::HostSharedGuest), _) => FolioState::HostSharedGuest { shares: count },
             (Some(State::Guest), Some((vm, gfn))) => FolioState::Guest { vm, gfn },
             (Some(State::GuestSharedHost), Some((vm, gfn))) => {
                 FolioState::GuestSharedHost { vm, gfn }
             }
+            (Some(State::Arriving), Some((vm, gfn))) => FolioState::Arriving {
+                vm,
+                gfn,
+                done: count,
+            },
             (Some(State::Wiping), Some((vm, gfn))) => FolioState::Wiping {
                 vm,
                 gfn,
@@ -219,7 +271,13 @@ impl Folio {
             },
             (Some(State::NotRam), _) => FolioState::NotRam,
             (
-                Some(State::Poisoned | State::Guest | State::GuestSharedHost | State::Wiping)
+                Some(
+                    State::Poisoned
+                    | State::Guest
+                    | State::GuestSharedHost
+                    | State::Arriving
+                    | State::Wiping,
+                )
                 | None,
                 _,
             ) => FolioState::Poisoned,
@@ -239,7 +297,7 @@ impl core::fmt::Debug for Folio {
 
 /// How many frames are in each state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Census([u64; 8]);
+pub struct Census([u64; 10]);
 
 impl Census {
     /// How many frames are in `state`.
@@ -262,11 +320,15 @@ impl Census {
             wiping,
             poisoned,
             not_ram,
+            host_shared_guest,
+            arriving,
         ] = &mut self.0;
         match state {
             State::Host => host,
             State::Hyp => hyp,
             State::HostSharedHyp => host_shared_hyp,
+            State::HostSharedGuest => host_shared_guest,
+            State::Arriving => arriving,
             State::Guest => guest,
             State::GuestSharedHost => guest_shared_host,
             State::Wiping => wiping,
@@ -417,6 +479,57 @@ impl FolioArray {
             .map_or(Refusal::Invalid, |pfn| self.refusal(index, pfn)))
     }
 
+    /// Refuses unless every frame of `range` is the host's and can be shared with one more guest, naming the first that is not.
+    pub fn expect_shareable(&self, range: FrameRange<Physical>) -> Result<(), Refusal> {
+        let is_odd = |folio: &Folio| match folio.state() {
+            FolioState::Host => folio.is_tail(),
+            FolioState::HostSharedGuest { shares } => {
+                shares >= limit::MAX_SHARES && !mutant!(SharesWithoutEnd)
+            }
+            FolioState::Hyp { .. }
+            | FolioState::HostSharedHyp { .. }
+            | FolioState::Arriving { .. }
+            | FolioState::Guest { .. }
+            | FolioState::GuestSharedHost { .. }
+            | FolioState::Wiping { .. }
+            | FolioState::Poisoned
+            | FolioState::NotRam => true,
+        };
+        let words = self.words(range);
+        // Mostly they are the host's alone.
+        let may_share = |folio: &Folio| *folio == Folio::HOST || !is_odd(folio);
+        if !words.is_empty() && words.iter().all(may_share) {
+            return Ok(());
+        }
+        let mut frames = (0..).zip(range.frames());
+        let odd = frames.find(|(_, pfn)| is_odd(&self.word(*pfn)));
+        odd.map_or(Ok(()), |(index, pfn)| Err(self.refusal(index, pfn)))
+    }
+
+    /// Counts one more place in which a guest has each frame of `range`, all of which can be shared.
+    pub fn count_shares(&mut self, range: FrameRange<Physical>) {
+        let mut new = 0;
+        for folio in self.words_mut(range) {
+            let shares = folio.count();
+            new += u64::from(shares == 0);
+            *folio = Folio::shared(shares.saturating_add(1));
+        }
+        self.census.take(State::Host, new);
+        self.census.add(State::HostSharedGuest, new);
+    }
+
+    /// Counts one place less in which a guest has each frame of `range`; after the last one a frame is the host's alone.
+    pub fn uncount_shares(&mut self, range: FrameRange<Physical>) {
+        let mut gone = 0;
+        for folio in self.words_mut(range) {
+            let shares = folio.count().saturating_sub(1);
+            gone += u64::from(shares == 0);
+            *folio = Folio::shared(shares);
+        }
+        self.census.take(State::HostSharedGuest, gone);
+        self.census.add(State::Host, gone);
+    }
+
     /// The refusal that the state of a frame calls for.
     #[must_use]
     pub fn refusal(&self, index: u64, pfn: Pfn) -> Refusal {
@@ -427,6 +540,8 @@ impl FolioArray {
             FolioState::Host
             | FolioState::Hyp { .. }
             | FolioState::HostSharedHyp { .. }
+            | FolioState::HostSharedGuest { .. }
+            | FolioState::Arriving { .. }
             | FolioState::Guest { .. }
             | FolioState::GuestSharedHost { .. }
             | FolioState::Wiping { .. } => Refusal::State(found),
@@ -477,27 +592,31 @@ impl FolioArray {
         }
     }
 
-    /// Notes how many frames of a folio that is being wiped are wiped.
-    pub fn note_wiped(&mut self, folio: Whole, frames: u16) {
-        if let FolioState::Wiping { vm, gfn, .. } = folio.state {
-            let state = FolioState::Wiping {
-                vm,
-                gfn,
-                done: frames,
-            };
-            if let Some(word) = self
-                .words_mut(FrameRange::folio(folio.head, Order::FRAME))
-                .first_mut()
-            {
-                *word = Folio::head(state, folio.order);
-            }
+    /// Notes how many frames of a folio on its way are cleaned or wiped.
+    pub fn note_done(&mut self, folio: Whole, frames: u16) {
+        let done = frames;
+        let state = match folio.state {
+            FolioState::Arriving { vm, gfn, .. } => FolioState::Arriving { vm, gfn, done },
+            FolioState::Wiping { vm, gfn, .. } => FolioState::Wiping { vm, gfn, done },
+            FolioState::Host
+            | FolioState::Hyp { .. }
+            | FolioState::HostSharedHyp { .. }
+            | FolioState::HostSharedGuest { .. }
+            | FolioState::Guest { .. }
+            | FolioState::GuestSharedHost { .. }
+            | FolioState::Poisoned
+            | FolioState::NotRam => return,
+        };
+        let head = FrameRange::folio(folio.head, Order::FRAME);
+        if let Some(word) = self.words_mut(head).first_mut() {
+            *word = Folio::head(state, folio.order);
         }
     }
 
     /// How many entries of a stage-2 table are in use.
     #[must_use]
     pub fn entries(&self, table: Table) -> u16 {
-        self.word(table.frame()).state().count()
+        self.word(table.frame()).count()
     }
 
     /// Notes how many entries of a stage-2 table are in use.

@@ -134,7 +134,10 @@ impl<M: Machine> Hypervisor<M> {
             self.memory.host().lookup(gfn, self.memory.machine()).entry,
             Entry::Leaf(_)
         );
-        let may_fetch = self.memory.folios().whole(gfn.identity()).state == FolioState::Host;
+        let may_fetch = matches!(
+            self.memory.folios().whole(gfn.identity()).state,
+            FolioState::Host | FolioState::HostSharedGuest { .. }
+        );
         if is_mapped && (may_fetch || !abort.instruction) && !mutant!(NeverRetries) {
             return HostAbortOutcome::Retry;
         }

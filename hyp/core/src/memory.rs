@@ -20,17 +20,23 @@ use decoy::Decoys;
 
 pub mod decoy;
 mod donate;
+mod ordinary;
 mod pins;
+mod poison;
 mod pool;
 mod reclaim;
+mod relinquish;
 mod share;
 #[cfg(test)]
 mod tests;
 
-pub use donate::{Donation, DonationClaim};
+pub use donate::{CLEANS_PER_CALL, Donation, FolioClaim, MOVES_PER_CALL};
+pub use ordinary::{GuestShare, SharedChange, SharedRange};
 pub use pins::PinTableShare;
+pub use poison::Poisoning;
 pub use pool::PoolDonation;
 pub use reclaim::{Progress, Reclaim, WIPES_PER_CALL};
+pub use relinquish::Relinquishment;
 pub use share::{Share, Unshare};
 
 /// Which memory there is, as the device tree and the image say.
@@ -289,10 +295,13 @@ impl<M: Machine> Memory<M> {
         let frames = self.folios.frames();
         for pfn in frames.iter().flat_map(|frames| frames.frames()) {
             match self.folios.whole(pfn).state {
-                FolioState::Guest { .. } | FolioState::Wiping { .. } => self.wipe(pfn),
+                FolioState::Arriving { .. }
+                | FolioState::Guest { .. }
+                | FolioState::Wiping { .. } => self.wipe(pfn),
                 FolioState::Host
                 | FolioState::Hyp { .. }
                 | FolioState::HostSharedHyp { .. }
+                | FolioState::HostSharedGuest { .. }
                 | FolioState::GuestSharedHost { .. }
                 | FolioState::Poisoned
                 | FolioState::NotRam => {}

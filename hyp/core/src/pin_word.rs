@@ -6,6 +6,8 @@
 //!
 //! Invariant: a range takes part only when all frames of its table are `HostSharedHyp` and mapped.
 
+use core::ops::Range;
+
 use pinfold_abi::{limit, pin_word};
 
 use crate::addr::{FrameRange, Order, Pfn, Physical};
@@ -62,15 +64,28 @@ impl PinRange {
     /// What the words of the folio of `order` at `head`, for which the range speaks, say.
     pub fn verdict<M: Machine>(&self, head: Pfn, order: Order, machine: &M) -> Verdict {
         let mut expected = pin_word::donatable(order.raw());
-        for (pfn, index) in FrameRange::folio(head, order).frames().zip(0..) {
-            match self.word(pfn, machine) {
-                Some(_) if mutant!(IgnoresTails) && expected == 0 => {}
-                Some(word) if (word ^ expected) & bits_that_count() == 0 => expected = 0,
-                Some(word) => return Verdict::Other { index, word },
-                None => return Verdict::Unknown,
+        let folio = FrameRange::folio(head, order);
+        let start = head.distance_from(self.frames.first());
+        let Some(start) = start.filter(|_| self.frames.covers(folio)) else {
+            return Verdict::Unknown;
+        };
+        let mut seen = 0;
+        for (frame, indices) in self.places(start, folio.count()) {
+            for index in indices {
+                let word = machine.read_pin_word(frame, index);
+                let is_ignored = expected == 0 && mutant!(IgnoresTails);
+                if (word ^ expected) & bits_that_count() != 0 && !is_ignored {
+                    return Verdict::Other { index: seen, word };
+                }
+                expected = 0;
+                seen += 1;
             }
         }
-        Verdict::Exclusive
+        if seen == folio.count() {
+            Verdict::Exclusive
+        } else {
+            Verdict::Unknown
+        }
     }
 
     fn overlaps(&self, other: &Self) -> bool {
@@ -81,9 +96,23 @@ impl PinRange {
         let distance = pfn
             .distance_from(self.frames.first())
             .filter(|_| self.frames.contains(pfn))?;
-        let frame = self.table.first().checked_add(distance / WORDS_PER_FRAME)?;
-        let index = usize::try_from(distance % WORDS_PER_FRAME).ok()?;
-        Some(machine.read_pin_word(frame, index))
+        let (frame, mut indices) = self.places(distance, 1).next()?;
+        Some(machine.read_pin_word(frame, indices.next()?))
+    }
+
+    /// Where the table has `count` words from the one at `start` on: its frames, and the indices there.
+    fn places(&self, start: u64, count: u64) -> impl Iterator<Item = (Pfn, Range<usize>)> {
+        let table = self.table;
+        let mut left = start..start.saturating_add(count);
+        core::iter::from_fn(move || {
+            let frame = table.first().checked_add(left.start / WORDS_PER_FRAME);
+            let frame = frame.filter(|frame| !left.is_empty() && table.contains(*frame))?;
+            let first = left.start % WORDS_PER_FRAME;
+            let now = (left.end - left.start).min(WORDS_PER_FRAME - first);
+            left.start += now;
+            let indices = usize::try_from(first).ok()?..usize::try_from(first + now).ok()?;
+            Some((frame, indices))
+        })
     }
 }
 

@@ -55,6 +55,8 @@ pub enum Refusal {
     NoSuchVcpu,
     /// The VM is past or before the phase in which this may be done.
     WrongPhase,
+    /// The VM is protected and this is for ordinary ones, or the other way round.
+    WrongKind,
     /// There is one already.
     Exists(Found),
     /// A fixed limit is reached.
@@ -81,6 +83,7 @@ impl Refusal {
             | Self::NoSuchVm
             | Self::NoSuchVcpu
             | Self::WrongPhase
+            | Self::WrongKind
             | Self::Exists(_)
             | Self::Limit => self,
         }
@@ -107,6 +110,7 @@ impl Refusal {
             Self::NoSuchVm => (Status::NoSuchVm, NOTHING),
             Self::NoSuchVcpu => (Status::NoSuchVcpu, NOTHING),
             Self::WrongPhase => (Status::WrongPhase, NOTHING),
+            Self::WrongKind => (Status::WrongKind, NOTHING),
             Self::Exists(found) => (Status::Exists, found),
             Self::Limit => (Status::Limit, NOTHING),
             Self::NotRam(found) => (Status::NotRam, found),

@@ -9,9 +9,9 @@
 //! | interrupt of the host | nothing | that there was one |
 //! | virtual timer, list registers | inject, resume | nothing |
 //! | `WFI` | resume if an interrupt waits | when the timer fires |
-//! | call | answer, share, PSCI | of sharing: the GFN, which it may decline; of PSCI: what to schedule |
+//! | call | answer, share, give back, PSCI | of sharing: the GFN, which it may decline; of what comes back: the GFN; of PSCI: what to schedule |
 //! | vGIC access, trapped register | emulate, or an exception for the guest | whom to kick |
-//! | abort in guest RAM | nothing | the GFN |
+//! | abort in guest RAM | nothing | the GFN, and whether an ordinary VM may not do this there |
 //! | abort elsewhere | nothing | address and width; of a store the value |
 //!
 //! Invariant: PC points to the instruction to execute next, whenever a vCPU is not running.
@@ -23,13 +23,13 @@ use crate::hypervisor::{CallRegisters, Hypervisor};
 use crate::id_registers::Processor;
 use crate::injection::Injection;
 use crate::machine::Machine;
-use crate::memory::{Memory, Share, Unshare};
+use crate::memory::{Memory, Relinquishment, Share, Unshare};
 use crate::psci::{Power, PsciCall, PsciOutcome, SystemEvent};
 use crate::refusal::Refusal;
 use crate::sysreg::Answer;
 use crate::vcpu::{Awaited, GuestContext, LoadedVcpu, Vcpu, VcpuExit};
 use crate::vgic::Vgic;
-use crate::vm::{GuestMemory, Vm, VmHandle};
+use crate::vm::{GuestMemory, Kind, Vm, VmHandle};
 use pinfold_abi::Counter;
 
 /// What a `VCPU_RUN` starts.
@@ -217,12 +217,15 @@ impl<M: Machine> Hypervisor<M> {
         conduit: Conduit,
         processor: &Processor,
     ) -> Resumption {
+        let Ok(vm) = self.vms.get(loaded.vm) else {
+            return loaded.crash(0);
+        };
         let context = &mut loaded.vcpu.context;
         if let Conduit::Smc(_) = conduit {
             // It trapped, so that PC is on it; from here on both conduits are alike.
             context.skip_instruction();
         }
-        match GuestCall::decode(conduit, context.arguments()) {
+        match GuestCall::decode(vm.memory.kind, conduit, context.arguments()) {
             GuestCall::Query(answer) => context.answer(answer),
             GuestCall::Malformed => context.answer([INVALID_PARAMETER, 0, 0, 0]),
             GuestCall::Unknown => {
@@ -232,6 +235,7 @@ impl<M: Machine> Hypervisor<M> {
             GuestCall::Psci(call) => return self.power(loaded, call, processor),
             GuestCall::Share(gfn) => return self.share(loaded, gfn),
             GuestCall::Unshare(gfn) => return self.unshare(loaded, gfn),
+            GuestCall::Relinquish(gfn) => return self.relinquish(loaded, gfn),
         }
         Resumption::Guest
     }
@@ -256,6 +260,7 @@ impl<M: Machine> Hypervisor<M> {
                     gfn: gfn.raw(),
                     write: true,
                     execute: false,
+                    denied: false,
                 })
             }
             Err(_) => {
@@ -294,6 +299,32 @@ impl<M: Machine> Hypervisor<M> {
                 Resumption::Guest
             }
         }
+    }
+
+    fn relinquish(&mut self, loaded: &mut LoadedVcpu, gfn: Gfn) -> Resumption {
+        let Ok(vm) = self.vms.get(loaded.vm) else {
+            return loaded.crash(0);
+        };
+        let context = &mut loaded.vcpu.context;
+        let given = self.memory.relinquish(&mut vm.memory, gfn);
+        let answer = match given.map(Relinquishment::commit) {
+            Ok(()) => {
+                context.answer([SUCCESS, 0, 0, 0]);
+                let (gfn, count) = (gfn.raw(), 1);
+                return seeded!(
+                    RelinquishUntold,
+                    Resumption::Guest,
+                    Resumption::Host(VcpuExit::Relinquished { gfn, count })
+                );
+            }
+            // There is nothing to give back.
+            Err(Refusal::NotMapped(_)) if vm.memory.is_ram(gfn) => {
+                seeded!(NothingIsRefused, INVALID_PARAMETER, SUCCESS)
+            }
+            Err(_) => seeded!(RefusedRelinquishSucceeds, SUCCESS, INVALID_PARAMETER),
+        };
+        context.answer([answer, 0, 0, 0]);
+        Resumption::Guest
     }
 
     fn power(
@@ -362,8 +393,9 @@ impl<M: Machine> Hypervisor<M> {
             return loaded.crash(0);
         };
         let fault = abort.fault;
-        if fault.kind == FaultKind::Translation && is_ram(vm, fault.ipa) {
-            if is_mapped(&self.memory, vm, fault.ipa) && !mutant!(FaultsAgain) {
+        let denied = is_denied(vm, fault);
+        if (fault.kind == FaultKind::Translation || denied) && is_ram(vm, fault.ipa) {
+            if !denied && is_mapped(&self.memory, vm, fault.ipa) && !mutant!(FaultsAgain) {
                 return Resumption::Guest;
             }
             let write = abort.write || fault.table_walk;
@@ -371,6 +403,7 @@ impl<M: Machine> Hypervisor<M> {
                 gfn: fault.ipa >> FRAME_SHIFT,
                 write,
                 execute: false,
+                denied,
             });
         }
         if fault.kind == FaultKind::Translation && abort.cache_maintenance {
@@ -435,8 +468,9 @@ impl<M: Machine> Hypervisor<M> {
             return loaded.crash(0);
         };
         let is_ram = is_ram(vm, fault.ipa) || mutant!(FetchesAnywhere);
-        if fault.kind == FaultKind::Translation && is_ram {
-            if is_mapped(&self.memory, vm, fault.ipa) {
+        let denied = is_denied(vm, fault);
+        if (fault.kind == FaultKind::Translation || denied) && is_ram {
+            if !denied && is_mapped(&self.memory, vm, fault.ipa) {
                 return Resumption::Guest;
             }
             let gfn = fault.ipa >> FRAME_SHIFT;
@@ -444,6 +478,7 @@ impl<M: Machine> Hypervisor<M> {
                 gfn,
                 write: fault.table_walk,
                 execute: !mutant!(FetchIsLoad),
+                denied,
             });
         }
         loaded.inject(Injection::instruction_abort(
@@ -501,6 +536,12 @@ fn decline_share<M: Machine>(
 
 fn is_ram(vm: &Vm, ipa: u64) -> bool {
     Ipa::new(ipa).is_some_and(|ipa| vm.memory.is_ram(ipa.frame()))
+}
+
+/// Whether the host lets an ordinary VM do less with the frame than it tried. Then the host is asked, as for a missing one.
+fn is_denied(vm: &Vm, fault: Fault) -> bool {
+    let is_ordinary = vm.memory.kind == Kind::Ordinary && !mutant!(DeniedIsAbort);
+    fault.kind == FaultKind::Permission && is_ordinary
 }
 
 /// Whether the frame is there by now: another vCPU of the VM had faulted on it too, or shared a part of its block.

@@ -12,16 +12,14 @@
 
 use crate::addr::{Frame, FrameRange, Gfn, Intermediate, Order, Pfn};
 use crate::folio::{FolioArray, GFN_BITS};
-use crate::machine::{
-    Machine, OutOfMemory, RootTables, Scope, TABLE_ENTRIES, Table, TableIndex, Vmid,
-};
+use crate::machine::{Machine, OutOfMemory, RootTables, Scope, Table, TableIndex, Vmid};
 
 pub mod descriptor;
 pub mod reserve;
 #[cfg(test)]
 mod tests;
 
-pub use descriptor::{Descriptor, Entry, Level, Mapping};
+pub use descriptor::{Access, Descriptor, Entry, Level, Mapping};
 pub use reserve::{FLOOR, Need, Reserve};
 
 /// What stands in a regime where nothing was changed.
@@ -107,6 +105,9 @@ pub struct Tables<'a, M: Machine> {
     /// Frames for new tables.
     pub reserve: &'a mut Reserve,
 }
+
+/// Entries of a table.
+const ENTRIES: u64 = 512;
 
 /// One place in one table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -437,28 +438,30 @@ impl Stage2 {
             self.replace(cell, Descriptor::VACANT, tables);
             return None;
         };
-        let below = if cell.level == Level::One {
-            Level::Two
+        // A part of what is the background is the background, too; a new table says nothing yet.
+        let old = if whole.is_valid() {
+            whole
         } else {
-            Level::Three
+            Descriptor::VACANT
         };
-        let mut in_use = 0_u16;
-        for index in 0..u64::try_from(TABLE_ENTRIES).unwrap_or(0) {
-            let Some(first) = cell.first.checked_add(index << below.shift()) else {
-                break;
-            };
-            let is_hole = hole.is_some_and(|hole| hole.contains(first));
-            let part = if is_hole || !whole.is_valid() {
-                Descriptor::VACANT
-            } else {
-                whole.part(cell.level, index)
-            };
-            in_use =
-                in_use.saturating_add(u16::from(part != self.background.descriptor(below, first)));
-            tables
-                .machine
-                .write(table, TableIndex::of(index), part.raw());
+        let is_odd = old != self.background.descriptor(cell.level, cell.first);
+        let hole_is_odd = self.background != Background::Vacant;
+        let hole = hole.map_or(0..0, |hole| {
+            let first = hole.first().distance_from(cell.first).unwrap_or(0);
+            first..first.saturating_add(hole.count()).min(ENTRIES)
+        });
+        if old.is_valid() {
+            let around = (0..hole.start).chain(hole.end..ENTRIES);
+            // Twice as fast as a loop over both parts.
+            around.for_each(|index| {
+                let part = old.part(cell.level, index).raw();
+                tables.machine.write(table, TableIndex::of(index), part);
+            });
         }
+        let in_hole = hole.end.saturating_sub(hole.start);
+        let others = ENTRIES.saturating_sub(in_hole);
+        let in_use = others * u64::from(is_odd) + in_hole * u64::from(hole_is_odd);
+        let in_use = u16::try_from(in_use).unwrap_or(0);
         tables.folios.set_entries(table, in_use);
         self.replace(cell, Descriptor::table(table), tables);
         Some(table)

@@ -18,6 +18,7 @@ use crate::call::guest::GuestCall;
 use crate::exit::{Conduit, Exit, Fault, Syndrome};
 use crate::hypervisor::CallRegisters;
 use crate::vcpu::VcpuExit;
+use crate::vm::Kind;
 
 /// How many entries a panic tells.
 const TOLD: usize = 16;
@@ -374,10 +375,12 @@ fn called(f: &mut Formatter<'_>, conduit: Conduit, x: [u64; 4]) -> fmt::Result {
     };
     let [id, ..] = x;
     write!(f, "{name} #{immediate} {id:#x}")?;
-    match GuestCall::decode(conduit, x) {
+    // What an ordinary guest is not offered has its name all the same.
+    match GuestCall::decode(Kind::Protected, conduit, x) {
         GuestCall::Psci(call) => write!(f, " (PSCI {call:?})"),
         GuestCall::Share(gfn) => write!(f, " (share GFN {:#x})", gfn.raw()),
         GuestCall::Unshare(gfn) => write!(f, " (unshare GFN {:#x})", gfn.raw()),
+        GuestCall::Relinquish(gfn) => write!(f, " (relinquish GFN {:#x})", gfn.raw()),
         GuestCall::Query(_) => f.write_str(" (a question)"),
         GuestCall::Malformed => f.write_str(" (malformed)"),
         GuestCall::Unknown => f.write_str(" (unknown)"),

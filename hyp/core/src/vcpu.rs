@@ -223,7 +223,7 @@ pub enum VcpuExit {
         /// `CNTVCT_EL0` at which its timer fires; `u64::MAX` for never.
         deadline: u64,
     },
-    /// Guest memory is missing.
+    /// Guest memory is missing, or an ordinary VM may not use it so.
     MemoryFault {
         /// The frame.
         gfn: u64,
@@ -231,6 +231,8 @@ pub enum VcpuExit {
         write: bool,
         /// A fetch missed it.
         execute: bool,
+        /// It is there.
+        denied: bool,
     },
     /// A device is to be read; the next run's answer is the value.
     MmioRead {
@@ -257,6 +259,13 @@ pub enum VcpuExit {
     },
     /// The guest wants frames back.
     UnshareRequest {
+        /// The first frame.
+        gfn: u64,
+        /// How many.
+        count: u64,
+    },
+    /// The guest gave frames back.
+    Relinquished {
         /// The first frame.
         gfn: u64,
         /// How many.
@@ -299,10 +308,11 @@ impl VcpuExit {
                 gfn,
                 write,
                 execute,
+                denied,
             } => [
                 ExitReason::MemoryFault.number(),
                 gfn,
-                u64::from(write) | u64::from(execute) << 1,
+                u64::from(write) | u64::from(execute) << 1 | u64::from(denied) << 2,
                 0,
             ],
             Self::MmioRead { ipa, width } => {
@@ -315,6 +325,7 @@ impl VcpuExit {
             Self::UnshareRequest { gfn, count } => {
                 [ExitReason::UnshareRequest.number(), gfn, count, 0]
             }
+            Self::Relinquished { gfn, count } => [ExitReason::Relinquished.number(), gfn, count, 0],
             Self::CpuOn { index } => [ExitReason::CpuOn.number(), u64::from(index), 0, 0],
             Self::PoweredOff => [ExitReason::PoweredOff.number(), 0, 0, 0],
             Self::SystemOff => [ExitReason::SystemOff.number(), 0, 0, 0],

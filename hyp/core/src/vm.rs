@@ -4,6 +4,8 @@
 //! configuration (regions, vCPUs, interrupt controller) changes in `Created` only; frames come to it in `Created` and
 //! `Live`, and leave it in `Dying`.
 //!
+//! It is *protected*: the host donates its memory and has none of it; or *ordinary*: its memory stays the host's.
+//!
 //! Invariant: a [`VmHandle`] whose generation is not that of the slot names nothing; generations are never 0 and a slot's
 //! generation changes with each VM that takes it.
 
@@ -80,10 +82,20 @@ pub enum Phase {
     Dying,
 }
 
-/// The memory of a VM: its stage 2, the ranges of guest RAM, and how many frames it owns.
+/// Whose memory a VM uses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Its own, which the host has donated.
+    Protected,
+    /// The host's, which is shared with it.
+    Ordinary,
+}
+
+/// The memory of a VM: its stage 2, the ranges of guest RAM, and how many frames it has.
 #[derive(Debug)]
 #[cfg_attr(any(test, feature = "test-machine"), derive(Clone))]
 pub struct GuestMemory {
+    pub(crate) kind: Kind,
     pub(crate) slot: VmSlot,
     pub(crate) stage2: Stage2,
     pub(crate) owned: u64,
@@ -92,8 +104,9 @@ pub struct GuestMemory {
 
 impl GuestMemory {
     /// An empty memory.
-    pub(crate) const fn new(slot: VmSlot, stage2: Stage2) -> Self {
+    pub(crate) const fn new(kind: Kind, slot: VmSlot, stage2: Stage2) -> Self {
         Self {
+            kind,
             slot,
             stage2,
             owned: 0,
@@ -107,7 +120,7 @@ impl GuestMemory {
         self.regions.iter().any(|region| region.contains(gfn))
     }
 
-    /// How many frames the VM owns, shared ones and those being wiped included.
+    /// How many frames the VM owns, shared ones and those being wiped included; of an ordinary one, how many are shared with it.
     #[must_use]
     pub const fn owned_frames(&self) -> u64 {
         self.owned
@@ -163,11 +176,11 @@ pub struct Vm {
 
 impl Vm {
     /// A VM that owns nothing yet.
-    pub(crate) const fn new(handle: VmHandle, stage2: Stage2, vcpus: Vcpus) -> Self {
+    pub(crate) const fn new(kind: Kind, handle: VmHandle, stage2: Stage2, vcpus: Vcpus) -> Self {
         Self {
             handle,
             phase: Phase::Created,
-            memory: GuestMemory::new(handle.slot(), stage2),
+            memory: GuestMemory::new(kind, handle.slot(), stage2),
             vcpus,
         }
     }
@@ -202,6 +215,15 @@ impl Vm {
             Phase::Created | Phase::Live => Ok(self),
             Phase::Dying if mutant!(GivesToDying) => Ok(self),
             Phase::Dying => Err(Refusal::WrongPhase),
+        }
+    }
+
+    /// Refuses a VM of the other kind.
+    pub(crate) fn expect_kind(&mut self, kind: Kind) -> Result<&mut Self, Refusal> {
+        if self.memory.kind == kind || mutant!(AnyKind) {
+            Ok(self)
+        } else {
+            Err(Refusal::WrongKind)
         }
     }
 

@@ -15,8 +15,10 @@ fn folio_words_decode_to_what_was_encoded() {
         (FolioState::Host, 0, None),
         (FolioState::Hyp { entries: 512 }, 512, None),
         (FolioState::HostSharedHyp { pins: u16::MAX }, u16::MAX, None),
+        (FolioState::HostSharedGuest { shares: 256 }, 256, None),
         (FolioState::Guest { vm, gfn }, 0, owner),
         (FolioState::GuestSharedHost { vm, gfn }, 0, owner),
+        (FolioState::Arriving { vm, gfn, done: 8 }, 8, owner),
         (FolioState::Wiping { vm, gfn, done: 7 }, 7, owner),
         (FolioState::Poisoned, 0, None),
         (FolioState::NotRam, 0, None),
@@ -59,6 +61,7 @@ fn refusals_name_a_frame_where_the_abi_says_so() {
         Refusal::Exists(found),
         Refusal::Limit,
         Refusal::NotRam(found),
+        Refusal::WrongKind,
     ];
     for refusal in refusals {
         let (status, told) = refusal.status();

@@ -9,17 +9,22 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use pinfold_abi::claim::Pfn;
-use pinfold_abi::{HostCall, State, Status};
+use pinfold_abi::claim::{Count, Gfn, Order, Pfn};
+use pinfold_abi::describe::CallInfo;
+use pinfold_abi::{HostCall, State, Status, VM_PROTECTED};
 
 use crate::executor::{Executor, Outcome, Step, Trouble};
 use crate::matches::{is_usual, matches};
-use crate::program::{Access, Action, Deed, Expression, Pattern, Program, Sign, Statement, Term};
+use crate::program::{
+    Access, Action, Deed, Expression, Pattern, Program, Sign, Statement, Term, VmKind,
+};
 use crate::puppet;
 use crate::transcript::Transcript;
 
 /// How often a call is made again after the pool was fed.
 const MEALS: u32 = 16;
+/// How often a call is made that is to be finished.
+const MOST_AGAIN: u32 = 1000;
 /// The most rounds of a loop.
 const MOST_ROUNDS: u64 = 100_000;
 
@@ -58,11 +63,12 @@ enum Thing {
     Frames { first: u64, order: u8, count: u64 },
 }
 
-/// A VM that must be gone in the end, and what was given to it: first frame and count.
+/// A VM that must be gone in the end, and what was given to it or shared with it: first frame and count.
 #[derive(Clone, Debug)]
 struct Made {
     handle: u64,
-    given: Vec<(u64, u64)>,
+    kind: VmKind,
+    given: BTreeSet<(u64, u64)>,
 }
 
 struct Run<'a> {
@@ -78,6 +84,21 @@ struct Run<'a> {
     /// The outcomes of the last parallel lines.
     parallel: Vec<Outcome>,
     transcript: Transcript,
+}
+
+/// Moves the arguments of a call behind what it has done.
+fn advance(call: &CallInfo, words: &mut [u64; 8], done: u64) {
+    let [_, arguments @ ..] = words;
+    let mut fields = call.arguments.iter().zip(arguments.iter());
+    let order = fields.find(|(field, _)| field.unit == Order::UNIT);
+    let frames = done << order.map_or(0, |(_, order)| *order);
+    for (field, word) in call.arguments.iter().zip(arguments) {
+        match field.unit {
+            Gfn::UNIT | Pfn::UNIT => *word += frames,
+            Count::UNIT => *word -= done,
+            _ => {}
+        }
+    }
 }
 
 fn wrong<T>(what: String) -> Result<T, Trouble> {
@@ -100,7 +121,7 @@ impl Run<'_> {
 
     fn statement(&mut self, statement: &Statement) -> Result<(), Trouble> {
         match &statement.action {
-            Action::Vm { name, vcpus } => self.make_vm(name, vcpus),
+            Action::Vm { name, vcpus, kind } => self.make_vm(name, vcpus, *kind),
             Action::Take { name, order, count } => self.take(name, order, count),
             Action::Pin {
                 what,
@@ -252,6 +273,7 @@ impl Run<'_> {
         Ok(match deed {
             Deed::Share(gfn) => Deed::Share(self.value(gfn)?),
             Deed::Unshare(gfn) => Deed::Unshare(self.value(gfn)?),
+            Deed::Relinquish(gfn) => Deed::Relinquish(self.value(gfn)?),
             Deed::Read(gfn) => Deed::Read(self.value(gfn)?),
             Deed::Write(gfn, value) => Deed::Write(self.value(gfn)?, self.value(value)?),
             Deed::Fetch(gfn) => Deed::Fetch(self.value(gfn)?),
@@ -293,19 +315,47 @@ impl Run<'_> {
                 }
             )
         });
-        let outcome = if is_dry_fine {
+        let mut outcome = if is_dry_fine {
             self.on.step(&step)?
         } else {
             self.fed(&step)?
         };
-        let outcome = self.seen(&step, outcome)?;
         self.note(&step, &outcome);
+        if matches!(statement.action, Action::Call { finish: true, .. }) {
+            outcome = self.finished(step, outcome)?;
+        }
+        let outcome = self.seen(&step, outcome)?;
         // Where several outcomes are right, each executor has its own.
         if statement.expected.len() < 2 {
             self.transcript.note(statement.line, &outcome);
         }
         self.compare(statement, &outcome)?;
         Ok(outcome)
+    }
+
+    /// Makes a call again from where it got to, as long as it is `AGAIN`; says in the end how much was done in all.
+    fn finished(&mut self, mut step: Step, mut outcome: Outcome) -> Result<Outcome, Trouble> {
+        let mut sum = 0;
+        for _ in 0..MOST_AGAIN {
+            let (Step::Call(words), Outcome::Answer { call, x }) = (&mut step, &mut outcome) else {
+                return Ok(outcome);
+            };
+            let [0, status, done, ..] = x else {
+                return Ok(outcome);
+            };
+            if *status == Status::Ok.number() {
+                *done += sum;
+                return Ok(outcome);
+            }
+            let Some(call) = call.filter(|_| *status == Status::Again.number()) else {
+                return Ok(outcome);
+            };
+            sum += *done;
+            advance(call, words, *done);
+            outcome = self.fed(&step)?;
+            self.note(&step, &outcome);
+        }
+        wrong(format!("is AGAIN after {MOST_AGAIN} calls"))
     }
 
     /// Takes a step, and feeds the pool as often as it is dry.
@@ -337,9 +387,15 @@ impl Run<'_> {
             return Ok(outcome);
         }
         let [_, state, ..] = self.must(HostCall::FolioQuery { pfn: Pfn(frame) })?;
-        let is_out_of_reach = [State::Hyp, State::Guest, State::Wiping, State::Poisoned]
-            .iter()
-            .any(|hidden| hidden.number() == state);
+        let is_out_of_reach = [
+            State::Hyp,
+            State::Arriving,
+            State::Guest,
+            State::Wiping,
+            State::Poisoned,
+        ]
+        .iter()
+        .any(|hidden| hidden.number() == state);
         let is_read = access == Access::Read && state != State::NotRam.number();
         Ok(if is_out_of_reach {
             Outcome::Decoy
@@ -352,35 +408,16 @@ impl Run<'_> {
 
     /// Remembers what must be undone in the end.
     fn note(&mut self, step: &Step, outcome: &Outcome) {
-        if let (
-            Step::Call(words),
-            Outcome::Answer {
-                x: [0, 0, result, ..],
+        if let Step::Call(words) = step
+            && let Outcome::Answer {
+                x: [0, status, result, ..],
                 ..
-            },
-        ) = (step, outcome)
+            } = outcome
+            && [Status::Ok, Status::Again]
+                .map(Status::number)
+                .contains(status)
         {
-            let call = HostCall::decode(*words);
-            self.lent |= matches!(call, Some(HostCall::PoolDonate { .. }));
-            if let Some(HostCall::VmCreate { .. }) = call {
-                self.vms.push(Made {
-                    handle: *result,
-                    given: Vec::new(),
-                });
-            }
-            if let Some(HostCall::MemDonate {
-                vm,
-                gfn,
-                count,
-                order,
-                ..
-            }) = call
-            {
-                let made = self.vms.iter_mut().find(|made| made.handle == vm.0);
-                if let Some(made) = made {
-                    made.given.push((gfn.0, count.0 << order.0.min(9)));
-                }
-            }
+            self.note_call(HostCall::decode(*words), *result);
         }
         if let Step::Guest { vm, vcpu, .. } = step {
             let waits =
@@ -390,6 +427,43 @@ impl Run<'_> {
             } else {
                 self.at_it.remove(&(*vm, *vcpu));
             }
+        }
+    }
+
+    fn note_call(&mut self, call: Option<HostCall>, result: u64) {
+        match call {
+            Some(HostCall::PoolDonate { .. }) => self.lent = true,
+            Some(HostCall::VmCreate { flags, .. }) => self.vms.push(Made {
+                handle: result,
+                kind: if flags.0 & VM_PROTECTED == 0 {
+                    VmKind::Ordinary
+                } else {
+                    VmKind::Protected
+                },
+                given: BTreeSet::new(),
+            }),
+            Some(
+                HostCall::MemDonate {
+                    vm,
+                    gfn,
+                    count,
+                    order,
+                    ..
+                }
+                | HostCall::MemShareGuest {
+                    vm,
+                    gfn,
+                    count,
+                    order,
+                    ..
+                },
+            ) => {
+                let made = self.vms.iter_mut().find(|made| made.handle == vm.0);
+                if let Some(made) = made {
+                    made.given.insert((gfn.0, count.0 << order.0.min(9)));
+                }
+            }
+            _ => {}
         }
     }
 

@@ -61,14 +61,14 @@ pub(crate) fn is_usual(action: &Action, outcome: &Outcome) -> bool {
             )
         }
         Outcome::Value(value) => {
-            let is_share = matches!(
+            let must_succeed = matches!(
                 action,
                 Action::Guest {
-                    deed: Deed::Share(_) | Deed::Unshare(_),
+                    deed: Deed::Share(_) | Deed::Unshare(_) | Deed::Relinquish(_),
                     ..
                 }
             );
-            !is_share || *value == 0
+            !must_succeed || *value == 0
         }
         Outcome::Done => true,
         Outcome::Exit { .. } | Outcome::Abort | Outcome::Decoy => false,

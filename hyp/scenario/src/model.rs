@@ -16,7 +16,9 @@ use pinfold_spec::{Boot, GuestEvent, Rights, Spec, Touch, TouchBy, TouchSeen};
 use crate::executor::{Executor, Outcome, Step, Trouble};
 use crate::interpret::{Report, run};
 use crate::program::{Access, By, Deed, Pin, Place, Program, layout};
-use crate::puppet::{ASK, MEM_SHARE, MEM_UNSHARE, RUN, outcome_of_run, run_call, waits_after};
+use crate::puppet::{
+    ASK, MEM_RELINQUISH, MEM_SHARE, MEM_UNSHARE, RUN, outcome_of_run, run_call, waits_after,
+};
 
 /// The machine: 8 MiB of RAM from 1 GiB on, of which the second block is EL2's.
 pub(crate) const RAM: u64 = 0x40000;
@@ -214,6 +216,17 @@ impl<M: Model> Modelled<M> {
             .map(|(_, pfn)| *pfn)
     }
 
+    /// The frame that a VM has somewhere, if it may be used like this.
+    fn reachable(&self, vm: u64, gfn: u64, access: Access<()>) -> Option<u64> {
+        let rights = self.model.spec().guest_rights(vm, gfn)?;
+        let may = match access {
+            Access::Read => true,
+            Access::Write(()) => matches!(rights, Rights::Ram | Rights::SharedRam),
+            Access::Fetch => matches!(rights, Rights::Ram | Rights::ReadExecute),
+        };
+        self.frame_at(vm, gfn).filter(|_| may)
+    }
+
     /// Notes which frames a call is about.
     fn note_call(&mut self, x: [u64; 8]) {
         let [function, arguments @ ..] = x;
@@ -273,6 +286,7 @@ impl<M: Model> Modelled<M> {
         let (what, gfn) = match deed {
             Deed::Share(gfn) => ("guest share", gfn),
             Deed::Unshare(gfn) => ("guest unshare", gfn),
+            Deed::Relinquish(gfn) => ("guest relinquish", gfn),
             Deed::Read(gfn) => ("guest read", gfn),
             Deed::Write(gfn, _) => ("guest write", gfn),
             Deed::Fetch(gfn) => ("guest fetch", gfn),
@@ -332,19 +346,20 @@ impl<M: Model> Modelled<M> {
         let (x, event) = match deed {
             Deed::Share(gfn) => ([MEM_SHARE, gfn << 12, 0, 0], GuestEvent::Call),
             Deed::Unshare(gfn) => ([MEM_UNSHARE, gfn << 12, 0, 0], GuestEvent::Call),
+            Deed::Relinquish(gfn) => ([MEM_RELINQUISH, gfn << 12, 0, 0], GuestEvent::Call),
             Deed::Hvc(x) => (x, GuestEvent::Call),
-            Deed::Read(gfn) => match self.frame_at(vm, gfn) {
+            Deed::Read(gfn) => match self.reachable(vm, gfn, Access::Read) {
                 Some(frame) => return self.tell(vm, vcpu, self.model.spec().content_of(frame)),
                 None => (old, load(gfn << 12, 0)),
             },
-            Deed::Write(gfn, value) => match self.frame_at(vm, gfn) {
+            Deed::Write(gfn, value) => match self.reachable(vm, gfn, Access::Write(())) {
                 Some(frame) => {
                     self.model.write(frame, value);
                     return self.tell(vm, vcpu, 0);
                 }
                 None => ([value, 0, 0, 0], store(gfn << 12)),
             },
-            Deed::Fetch(gfn) if self.frame_at(vm, gfn).is_none() => {
+            Deed::Fetch(gfn) if self.reachable(vm, gfn, Access::Fetch).is_none() => {
                 (old, GuestEvent::Fetch { ipa: gfn << 12 })
             }
             Deed::Fetch(_) | Deed::Spin(_) => return self.tell(vm, vcpu, 0),
@@ -365,9 +380,11 @@ impl<M: Model> Modelled<M> {
     /// The instruction is done; the puppet tells what is in X0.
     fn done(&mut self, vm: u64, vcpu: u64, deed: Deed<u64>) -> Result<Outcome, Trouble> {
         let told = match deed {
-            Deed::Share(_) | Deed::Unshare(_) | Deed::Hvc(_) | Deed::Read(_) => {
-                self.model.registers(vm, vcpu).map_or(0, |([x0, ..], _)| x0)
-            }
+            Deed::Share(_)
+            | Deed::Unshare(_)
+            | Deed::Relinquish(_)
+            | Deed::Hvc(_)
+            | Deed::Read(_) => self.model.registers(vm, vcpu).map_or(0, |([x0, ..], _)| x0),
             Deed::Write(..) | Deed::Fetch(_) | Deed::Spin(_) | Deed::Resume(_) => 0,
         };
         self.tell(vm, vcpu, told)
@@ -411,7 +428,8 @@ impl<M: Model> Modelled<M> {
                 self.model.write(frame, value);
                 return Ok(Outcome::Done);
             }
-            (None | Some(Rights::SharedRam | Rights::Device | Rights::Odd(_)), _) => {}
+            // What only guests have, or what the kernel has not.
+            (None | Some(_), _) => {}
         }
         Ok(match self.model.touch(Touch { frame, by: who })? {
             TouchSeen::Inject => Outcome::Abort,

@@ -60,7 +60,11 @@ pub(crate) struct Statement {
 #[derive(Clone, Debug)]
 pub(crate) enum Action {
     /// A VM that runs.
-    Vm { name: String, vcpus: Expression },
+    Vm {
+        name: String,
+        vcpus: Expression,
+        kind: VmKind,
+    },
     /// Folios of the host, adjoining.
     Take {
         name: String,
@@ -75,11 +79,12 @@ pub(crate) enum Action {
         kind: PinKind,
         count: Expression,
     },
-    /// A call of the table; its first result gets a name.
+    /// A call of the table; its first result gets a name. If it is to be finished, it is made again as long as it is `AGAIN`.
     Call {
         info: &'static CallInfo,
         arguments: Vec<Expression>,
         into: Option<String>,
+        finish: bool,
     },
     /// x0 onwards as they stand.
     Raw(Vec<Expression>),
@@ -206,6 +211,15 @@ named! {
 }
 
 named! {
+    /// A kind of VM.
+    VmKind:
+    /// It owns its memory.
+    Protected = "protected";
+    /// Its memory is the host's.
+    Ordinary = "ordinary";
+}
+
+named! {
     /// A kind of pin.
     PinKind:
     /// No pin.
@@ -270,6 +284,8 @@ pub enum Deed<V> {
     Share(V),
     /// `MEM_UNSHARE` of a frame.
     Unshare(V),
+    /// `MEM_RELINQUISH` of a frame.
+    Relinquish(V),
     /// Reads the first eight bytes of a frame.
     Read(V),
     /// Writes them.

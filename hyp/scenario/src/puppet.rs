@@ -16,6 +16,9 @@ pub(crate) const MEM_SHARE: u64 = 0xC600_0003;
 /// `MEM_UNSHARE`.
 pub(crate) const MEM_UNSHARE: u64 = 0xC600_0004;
 
+/// `MEM_RELINQUISH`.
+pub(crate) const MEM_RELINQUISH: u64 = 0xC600_0009;
+
 /// How many interrupts of the host may come in a row.
 const PATIENCE: u32 = 10_000;
 
@@ -69,6 +72,7 @@ pub(crate) const fn waits_after(reason: ExitReason) -> bool {
         | ExitReason::MmioWrite
         | ExitReason::Shared
         | ExitReason::UnshareRequest
+        | ExitReason::Relinquished
         | ExitReason::CpuOn
         | ExitReason::Kick => true,
         ExitReason::Interrupt
@@ -145,6 +149,7 @@ fn words(deed: Deed<u64>) -> ([u64; 5], usize) {
         Deed::Write(gfn, value) => ([2, gfn << 12, value, 0, 0], 3),
         Deed::Share(gfn) => ([3, MEM_SHARE, gfn << 12, 0, 0], 5),
         Deed::Unshare(gfn) => ([3, MEM_UNSHARE, gfn << 12, 0, 0], 5),
+        Deed::Relinquish(gfn) => ([3, MEM_RELINQUISH, gfn << 12, 0, 0], 5),
         Deed::Hvc([x0, x1, x2, x3]) => ([3, x0, x1, x2, x3], 5),
         Deed::Fetch(gfn) => ([4, gfn << 12, 0, 0, 0], 2),
         Deed::Spin(times) => ([5, times, 0, 0, 0], 2),

@@ -12,14 +12,17 @@ use pinfold_abi::claim::{Gfn, Pfn};
 use pinfold_abi::{HostCall, State};
 use pinfold_scenario::{Cell, Explored, Program, on_core, on_specification, parse};
 
-/// The states that a frame can be in; nothing makes one `Poisoned` yet.
-const STATES: [State; 7] = [
+/// The states that a frame can be in.
+const STATES: [State; 10] = [
     State::Host,
     State::Hyp,
     State::HostSharedHyp,
+    State::HostSharedGuest,
+    State::Arriving,
     State::Guest,
     State::GuestSharedHost,
     State::Wiping,
+    State::Poisoned,
     State::NotRam,
 ];
 
@@ -88,11 +91,13 @@ fn matrix() -> BTreeSet<Cell> {
     // At a guest's frame there may be nothing. What is being wiped belongs to a VM that runs no more.
     let places = [
         None,
+        Some(State::HostSharedGuest),
+        Some(State::Arriving),
         Some(State::Guest),
         Some(State::GuestSharedHost),
         Some(State::Wiping),
     ];
-    let living = [None, Some(State::Guest), Some(State::GuestSharedHost)];
+    let [living @ .., _] = places;
     for call in HostCall::TABLE {
         for argument in call.arguments {
             let name = format!("{}.{}", call.name, argument.name);
@@ -115,6 +120,7 @@ fn matrix() -> BTreeSet<Cell> {
     for deed in [
         "guest share",
         "guest unshare",
+        "guest relinquish",
         "guest read",
         "guest write",
         "guest fetch",

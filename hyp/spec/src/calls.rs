@@ -48,7 +48,9 @@ pub(crate) fn floor(call: &HostCall) -> Option<u64> {
         | HostCall::VmCreate { .. }
         | HostCall::VmMemoryRegion { .. }
         | HostCall::VcpuCreate { .. }
-        | HostCall::MemDonate { .. } => Some(POOL_FLOOR),
+        | HostCall::MemDonate { .. }
+        | HostCall::MemShareGuest { .. }
+        | HostCall::MemPoison { .. } => Some(POOL_FLOOR),
         HostCall::Version {}
         | HostCall::Features {}
         | HostCall::PoolReclaim {}
@@ -60,6 +62,8 @@ pub(crate) fn floor(call: &HostCall) -> Option<u64> {
         | HostCall::VcpuSetRegister { .. }
         | HostCall::VcpuRun { .. }
         | HostCall::MemReclaim { .. }
+        | HostCall::MemUnshareGuest { .. }
+        | HostCall::MemProtectGuest { .. }
         | HostCall::IrqLine { .. }
         | HostCall::FolioQuery { .. }
         | HostCall::FolioCensus {}
@@ -73,6 +77,7 @@ pub(crate) fn floor(call: &HostCall) -> Option<u64> {
 
 impl State {
     /// What `call` must come to; the state becomes what it is then.
+    #[expect(clippy::too_many_lines, reason = "one arm for each call of the table")]
     pub(crate) fn perform(&mut self, call: HostCall, seen: Seen) -> Ruling {
         match call {
             HostCall::Version {} => Ok(done(Clause::Version, &[VERSION])),
@@ -116,6 +121,27 @@ impl State {
                 order,
             } => self.donate(vm.0, gfn.0, pfn.0, count.0, order.0),
             HostCall::MemReclaim { vm, gfn, count } => self.reclaim(vm.0, gfn.0, count.0),
+            HostCall::MemShareGuest {
+                vm,
+                gfn,
+                pfn,
+                count,
+                order,
+                access,
+            } => {
+                let folios = (gfn.0, pfn.0, count.0, order.0);
+                self.share_with_guest(vm.0, folios, access.0)
+            }
+            HostCall::MemUnshareGuest { vm, gfn, count } => {
+                self.unshare_from_guest(vm.0, gfn.0, count.0)
+            }
+            HostCall::MemProtectGuest {
+                vm,
+                gfn,
+                count,
+                access,
+            } => self.protect_guest(vm.0, gfn.0, count.0, access.0),
+            HostCall::MemPoison { pfn } => self.poison(pfn.0),
             HostCall::IrqLine { vm, intid, level } => self.set_line(vm.0, intid.0, level.0, seen),
             HostCall::FolioQuery { pfn } => self.query(pfn.0),
             HostCall::FolioCensus {} => Ok(self.census()),

@@ -49,7 +49,9 @@ clauses! {
     OnlyBeforeTeardown = "Nothing comes to a VM after `VM_TEARDOWN_BEGIN`: `WRONG_PHASE`.";
     OnlyAfterTeardownBegin = "Nothing leaves a VM before `VM_TEARDOWN_BEGIN`: `WRONG_PHASE`.";
 
-    CreateMalformed = "`VM_CREATE`: a protected VM of 1 to 8 vCPUs, or INVALID.";
+    OnlyForItsKind = "What is for protected VMs is `WRONG_KIND` for ordinary ones, and the other way round.";
+
+    CreateMalformed = "`VM_CREATE`: no flag but that for protected, 1 to 8 vCPUs, or INVALID.";
     CreateLimit = "`VM_CREATE`: LIMIT when there are 64 VMs.";
     Create = "`VM_CREATE` returns a handle that was never given out, of a slot that is free.";
     RegionMalformed = "`VM_MEMORY_REGION`: at least one frame, within 40-bit addresses, or INVALID.";
@@ -100,6 +102,8 @@ clauses! {
     DonateNoPinTable = "`MEM_DONATE`: `NO_PIN_TABLE` unless one range of the pin table, all of it registered, speaks for the whole folio.";
     DonateNotPinned = "`MEM_DONATE`: `NOT_EXCLUSIVELY_PINNED` unless each head's word is that of one exclusive pin of an isolated folio of the order, and each tail's is 0.";
     DonateOccupied = "`MEM_DONATE`: EXISTS where the guest has a frame already.";
+    DonateBounded = "`MEM_DONATE`: AGAIN, with how many folios are done, after 16 frames; a folio of more is taken from the host by one call, and each further one cleans 64 frames of it.";
+    DonateGoesOn = "`MEM_DONATE` goes on with a folio that it has begun at that place, whatever its pin word says by now.";
     DonateGives = "`MEM_DONATE` makes the folios the VM's alone.";
     DonateCleans = "`MEM_DONATE` cleans each frame to the point of coherency, and makes CPUs forget instructions.";
 
@@ -109,6 +113,25 @@ clauses! {
     ReclaimBounded = "`MEM_RECLAIM`: AGAIN, with how many frames are done, when 40 frames are wiped and there are more.";
     ReclaimLeavesCut = "`MEM_RECLAIM`: AGAIN before a later folio that the range cuts.";
     ReclaimGives = "`MEM_RECLAIM` makes the frames the host's alone, wiped.";
+
+    ShareGuestMalformed = "`MEM_SHARE_GUEST`: orders 0 to 9, 1 to 512 frames in all, 36-bit numbers, to read at least, or INVALID; aligned to the order, or GRANULE.";
+    ShareGuestOutsideRam = "`MEM_SHARE_GUEST`: INVALID unless one region of guest RAM holds the whole range.";
+    ShareGuestNotHosts = "`MEM_SHARE_GUEST`: the frames are the host's alone, or shared with ordinary VMs already, or the first that is not is named.";
+    ShareGuestFull = "`MEM_SHARE_GUEST`: a frame that is shared 256 times is not shared again.";
+    ShareGuestOccupied = "`MEM_SHARE_GUEST`: EXISTS where the guest has a frame already.";
+    ShareGuestBounded = "`MEM_SHARE_GUEST`: AGAIN, with how many folios are done, after 32 frames or one folio of more.";
+    ShareGuestLets = "`MEM_SHARE_GUEST` lets the guest use the frames, and counts one more share of each.";
+    GuestRangeMalformed = "`MEM_UNSHARE_GUEST`, `MEM_PROTECT_GUEST`: 1 to 512 frames within 40-bit addresses, to read at least, or INVALID.";
+    GuestRangeCuts = "`MEM_UNSHARE_GUEST`, `MEM_PROTECT_GUEST`: GRANULE if the range starts within a block or ends within the first.";
+    GuestRangeLeavesCut = "`MEM_UNSHARE_GUEST`, `MEM_PROTECT_GUEST`: AGAIN before a later block that the range cuts.";
+    GuestRangeBounded = "`MEM_UNSHARE_GUEST`, `MEM_PROTECT_GUEST`: AGAIN, with how many frames are done, after 16 frames or a block when there are more.";
+    GuestRangeHoles = "`MEM_UNSHARE_GUEST`, `MEM_PROTECT_GUEST` skip what the guest has not.";
+    UnshareGuestTakes = "`MEM_UNSHARE_GUEST` shuts the guest out, and counts one share less of each frame; after the last a frame is the host's alone.";
+    ProtectGuestSays = "`MEM_PROTECT_GUEST` says what the guest may do with frames that are shared with it.";
+
+    PoisonMalformed = "`MEM_POISON`: a 36-bit frame number, or INVALID.";
+    PoisonNotHosts = "`MEM_POISON`: the frame is the host's alone, or it is said what it is.";
+    PoisonTakes = "`MEM_POISON` makes the frame nobody's, for good.";
 
     LineMalformed = "`IRQ_LINE`: INTIDs 32 to 287, level 0 or 1, or INVALID.";
     Line = "`IRQ_LINE` names a vCPU of the VM to kick, or none.";
@@ -125,6 +148,7 @@ clauses! {
     CounterValue = "COUNTER says how often it happened.";
 
     GuestQuery = "A guest is told what KVM's services are here, without an exit.";
+    GuestOrdinary = "An ordinary guest is not offered what protected ones need: FEATURES has nothing but itself, and the rest is `NOT_SUPPORTED`.";
     GuestUnknown = "A guest's call that is not offered returns `NOT_SUPPORTED`.";
     GuestMalformed = "A guest shares whole frames, one by one: otherwise `INVALID_PARAMETER`.";
     ShareMissing = "`MEM_SHARE` of guest RAM that is missing is a `MEMORY_FAULT`, and the call is made again.";
@@ -138,8 +162,13 @@ clauses! {
     UnshareRepeats = "If the host agrees to an unshare, the guest's call is made again.";
     UnshareDeclined = "If the host declines an unshare, the guest is told `INVALID_PARAMETER`.";
 
+    RelinquishGives = "`MEM_RELINQUISH` makes a frame that is the guest's alone the host's, wiped, splits its folio, and tells the host.";
+    RelinquishNothing = "`MEM_RELINQUISH` of guest RAM that is missing is done: there is nothing to give back, and nothing to tell.";
+    RelinquishRefused = "`MEM_RELINQUISH`: `INVALID_PARAMETER` for what is no guest RAM, or is shared.";
+
     FaultMissing = "An access to missing guest RAM is a `MEMORY_FAULT`: GFN and kind, and the access is made again.";
     FaultServed = "An access to guest RAM that is there by now is made again, without an exit.";
+    FaultDenied = "An access that a share with an ordinary VM does not allow is a `MEMORY_FAULT` that says so, and the access is made again.";
     FetchOutside = "A fetch outside guest RAM is the guest's own abort, without an exit.";
     MmioRead = "A load outside guest RAM is `MMIO_READ`: address and width.";
     MmioWrite = "A store outside guest RAM is `MMIO_WRITE`: address, width and value, in its width.";
@@ -158,12 +187,12 @@ clauses! {
     DecoyGoesByMove = "A decoy is gone when its folio, or a part of that, changes hands.";
     MachineEnds = "When the machine ends, no guest runs on, and what was a guest's alone is wiped.";
 
-    HostReaches = "The host reaches what is its alone, to read, write and execute, at its own address.";
+    HostReaches = "The host reaches what is its alone, or shared with ordinary VMs, to read, write and execute, at its own address.";
     HostShares = "The host reaches what it shares, to read and write, at its own address.";
-    HostShutOut = "The host reaches nothing of EL2's, of a guest's alone, or on its way from a guest.";
+    HostShutOut = "The host reaches nothing of EL2's, of a guest's alone, or on its way to a guest or from one.";
     HostDevices = "Beyond RAM the host finds devices, but for the holes.";
     LargestEntries = "The host's tables have the largest entries that say this.";
-    GuestReaches = "A guest reaches its frames, shared or not, to read, write and execute, where it got them.";
+    GuestReaches = "A guest reaches its frames, shared or not, to read, write and execute, and what is shared with it as the host said, where it got them.";
     GuestReachesNoMore = "A guest reaches nothing else.";
     HypReaches = "EL2 reads the pin table, reads and writes what it was given, and maps nothing else.";
     MachineRules = "Tables are broken before they are made, flushed before frames move; nothing that somebody reaches is wiped or freed.";

@@ -319,10 +319,12 @@ impl Spec {
                 place.ok().and_then(|place| leaves.get(place)) == Some(leaf)
             };
             if let Some(lost) = expected.iter().find(|leaf| !has(leaves, leaf)) {
-                return Err(self.blame(
-                    Clause::GuestReaches,
-                    format!("VM {handle:#x} has not {lost:x?}"),
-                ));
+                let clause = if self.last.clause == Clause::ProtectGuestSays {
+                    self.last.clause
+                } else {
+                    Clause::GuestReaches
+                };
+                return Err(self.blame(clause, format!("VM {handle:#x} has not {lost:x?}")));
             }
             if let Some(more) = leaves.iter().find(|leaf| !has(&expected, leaf)) {
                 return Err(self.blame(
@@ -419,13 +421,13 @@ impl Spec {
 
     pub(crate) fn require_cleaned(&mut self, seen: (u64, u64)) -> Result<(), Violation> {
         let (cleaned, forgotten) = seen;
-        let donated = self.state.counter(pinfold_abi::Counter::FramesDonated);
+        let wanted = self.state.cleaned;
         if self.last.clause == Clause::DonateGives {
             self.exercised.note(Clause::DonateCleans, self.last.what);
         }
-        if cleaned < donated || forgotten < self.state.forgotten {
+        if cleaned < wanted || forgotten < self.state.forgotten {
             let what = format!(
-                "{cleaned} of {donated} frames are cleaned, instructions forgotten {forgotten} times"
+                "{cleaned} of {wanted} frames are cleaned, instructions forgotten {forgotten} times"
             );
             return Err(Violation::new(Clause::DonateCleans, what));
         }

@@ -152,6 +152,12 @@ impl Spec {
         self.state.content.get(&frame).copied().unwrap_or(0)
     }
 
+    /// What a VM may do with what it has at a frame.
+    #[must_use]
+    pub fn guest_rights(&self, handle: u64, gfn: u64) -> Option<Rights> {
+        self.state.guest_leaf(handle, gfn).map(|leaf| leaf.rights)
+    }
+
     /// What the host may do with a frame, decoys apart.
     #[must_use]
     pub fn host_rights(&self, frame: u64) -> Option<Rights> {

@@ -2,7 +2,7 @@
 //!
 //! The interrupt controller, timers and trapped registers change nothing of who owns what; they are not specified here.
 
-use pinfold_abi::ExitReason;
+use pinfold_abi::{ACCESS_EXECUTE, ACCESS_READ, ACCESS_WRITE, Counter, ExitReason};
 
 use crate::clause::Clause;
 use crate::rules::REDISTRIBUTOR;
@@ -191,38 +191,71 @@ impl State {
         Some(follows)
     }
 
-    /// An access to guest RAM that stage 2 stopped.
+    /// An access to guest RAM that stage 2 stopped; `kind` has bit 0 for a store, bit 1 for a fetch.
     fn missing(&self, handle: u64, ipa: u64, kind: u64) -> Follows {
-        let is_there = matches!(
-            self.frame_at(handle, ipa >> 12),
-            Some((_, Owner::Guest(_) | Owner::GuestShared(_)))
-        );
-        if is_there {
-            goes_on(Clause::FaultServed)
-        } else {
-            let details = [ipa >> 12, kind, 0];
-            exits(Clause::FaultMissing, ExitReason::MemoryFault, details)
+        let gfn = ipa >> 12;
+        match self.frame_at(handle, gfn) {
+            Some((_, Owner::SharedGuest(_))) if !self.allows(handle, gfn, kind) => {
+                let details = [gfn, kind | 1 << 2, 0];
+                exits(Clause::FaultDenied, ExitReason::MemoryFault, details)
+            }
+            Some((_, Owner::Guest(_) | Owner::GuestShared(_) | Owner::SharedGuest(_))) => {
+                goes_on(Clause::FaultServed)
+            }
+            _ => exits(
+                Clause::FaultMissing,
+                ExitReason::MemoryFault,
+                [gfn, kind, 0],
+            ),
         }
+    }
+
+    /// Whether an ordinary VM may do this with what is shared with it there.
+    fn allows(&self, handle: u64, gfn: u64, kind: u64) -> bool {
+        let grant = self.vms.get(&handle).and_then(|vm| vm.grants.get(&gfn));
+        let needed = match kind {
+            0 => ACCESS_READ,
+            1 => ACCESS_WRITE,
+            _ => ACCESS_EXECUTE,
+        };
+        grant.is_some_and(|grant| grant.access & needed != 0)
     }
 
     /// The frame that the guest has at `gfn`, and whose it is.
     fn frame_at(&self, handle: u64, gfn: u64) -> Option<(u64, Owner)> {
         let pfn = *self.vms.get(&handle)?.frames.get(&gfn)?;
-        Some((pfn, self.owner(pfn)?))
+        let owner = self.owner(pfn)?;
+        // What is on its way is not there yet.
+        (!matches!(owner, Owner::Arriving { .. })).then_some((pfn, owner))
     }
 
     fn guest_call(&mut self, handle: u64, index: u64) -> Option<Follows> {
-        let vcpu = self.vms.get_mut(&handle)?.vcpus.get_mut(&index)?;
+        let vm = self.vms.get_mut(&handle)?;
+        let vcpu = vm.vcpus.get_mut(&index)?;
         let [function, first, second, third] = vcpu.registers.arguments();
         let function = function & 0xFFFF_FFFF;
+        let answer = match function {
+            0x8600_0000 => 1,
+            _ => NOT_SUPPORTED,
+        };
+        if !vm.protected
+            && matches!(
+                function,
+                0x8600_0000 | 0xC600_0002..=0xC600_0004 | 0xC600_0009
+            )
+        {
+            vcpu.registers.answer([answer, 0, 0, 0]);
+            return Some(goes_on(Clause::GuestOrdinary));
+        }
         let is_page = first >> 48 == 0 && first % 4096 == 0 && second | third == 0;
         match function {
-            0xC600_0003 | 0xC600_0004 if !is_page => {
+            0xC600_0003 | 0xC600_0004 | 0xC600_0009 if !is_page => {
                 vcpu.registers.answer([INVALID_PARAMETER, 0, 0, 0]);
                 Some(goes_on(Clause::GuestMalformed))
             }
             0xC600_0003 => self.guest_shares(handle, index, first >> 12),
             0xC600_0004 => self.guest_unshares(handle, index, first >> 12),
+            0xC600_0009 => self.guest_relinquishes(handle, index, first >> 12),
             0x8400_0000..=0x8400_001F | 0xC400_0000..=0xC400_001F => {
                 self.psci(handle, index, function)
             }
@@ -278,6 +311,38 @@ impl State {
                     Owner::Guest(part)
                 };
                 self.give(frame, owner);
+            }
+        }
+    }
+
+    /// `MEM_RELINQUISH`.
+    fn guest_relinquishes(&mut self, handle: u64, index: u64, gfn: u64) -> Option<Follows> {
+        let found = self.frame_at(handle, gfn);
+        let vm = self.vms.get_mut(&handle)?;
+        let is_ram = vm.is_ram(gfn, 1);
+        let vcpu = vm.vcpus.get_mut(&index)?;
+        match found {
+            Some((pfn, Owner::Guest(held))) => {
+                vcpu.registers.answer([0; 4]);
+                vm.frames.remove(&gfn);
+                // As if it were shared; then it is the host's alone.
+                self.share(pfn, held);
+                self.give_host(pfn);
+                self.wipe(pfn);
+                self.count(Counter::FramesReclaimed, 1);
+                let details = [gfn, 1, 0];
+                Some(Follows {
+                    takes_memory: true,
+                    ..exits(Clause::RelinquishGives, ExitReason::Relinquished, details)
+                })
+            }
+            None if is_ram => {
+                vcpu.registers.answer([0; 4]);
+                Some(goes_on(Clause::RelinquishNothing))
+            }
+            _ => {
+                vcpu.registers.answer([INVALID_PARAMETER, 0, 0, 0]);
+                Some(goes_on(Clause::RelinquishRefused))
             }
         }
     }
@@ -382,8 +447,8 @@ fn service(function: u64, arguments: [u64; 3]) -> (Clause, [u64; 4]) {
     let answer = match function {
         0x8000_0000 => [0x1_0001, 0, 0, 0],
         0x8600_FF01 => [0xB66F_B428, 0xE911_C52E, 0x564B_CAA9, 0x743A_004D],
-        // Itself, HYP_MEMINFO, MEM_SHARE, MEM_UNSHARE.
-        0x8600_0000 => [0b1_1101, 0, 0, 0],
+        // Itself, HYP_MEMINFO, MEM_SHARE, MEM_UNSHARE, MEM_RELINQUISH.
+        0x8600_0000 => [0b10_0001_1101, 0, 0, 0],
         0xC600_0002 if is_plain => [4096, 0, 0, 0],
         0xC600_0002 => return (Clause::GuestMalformed, [INVALID_PARAMETER, 0, 0, 0]),
         0x8000_0001 => {

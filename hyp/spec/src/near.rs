@@ -61,9 +61,9 @@ fn page_of(leaf: Leaf, gfn: u64) -> Leaf {
 
 impl State {
     /// The leaf by which a VM must find a frame.
-    fn guest_leaf(&self, handle: u64, gfn: u64) -> Option<Leaf> {
-        let pfn = *self.vms.get(&handle)?.frames.get(&gfn)?;
-        self.guest_leaf_of(gfn, pfn)
+    pub(crate) fn guest_leaf(&self, handle: u64, gfn: u64) -> Option<Leaf> {
+        let vm = self.vms.get(&handle)?;
+        self.guest_leaf_of(vm, gfn, *vm.frames.get(&gfn)?)
     }
 
     /// Whether EL2 must map a frame that it had not at boot, and may write there.
@@ -129,8 +129,21 @@ impl Spec {
             let owners = states.map(|state| state.owner(*frame).and_then(Owner::held));
             owners.into_iter().flatten()
         });
-        held.flat_map(|held| around(held.gfn).map(|gfn| (held.vm, gfn)))
-            .collect()
+        let held = held.flat_map(|held| around(held.gfn).map(|gfn| (held.vm, gfn)));
+        held.chain(self.changed_grants()).collect()
+    }
+
+    /// Where something else is shared with ordinary VMs now.
+    fn changed_grants(&self) -> Vec<(u64, u64)> {
+        let vms = self
+            .before
+            .vms
+            .range(0..u64::MAX)
+            .filter_map(|(handle, before)| {
+                let grants = before.grants.changes(&self.state.vms.get(handle)?.grants);
+                Some(grants.into_iter().map(|gfn| (*handle, gfn)))
+            });
+        vms.flatten().collect()
     }
 
     /// The guest frames that a call may have meant.

@@ -63,6 +63,9 @@ fn kind(owner: Owner) -> (u8, u8) {
         Owner::Guest(_) => 2,
         Owner::GuestShared(_) => 3,
         Owner::Wiping { .. } => 4,
+        Owner::SharedGuest(_) => 5,
+        Owner::Arriving { .. } => 6,
+        Owner::Poisoned => 7,
     };
     (kind, owner.held().map_or(0, |held| held.order))
 }

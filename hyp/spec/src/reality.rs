@@ -1,6 +1,7 @@
 //! What EL2 really has, as whoever runs the specification can see it: [`Reality`].
 
 use alloc::vec::Vec;
+use pinfold_abi::{ACCESS_EXECUTE, ACCESS_WRITE};
 
 use crate::vm::Phase;
 
@@ -11,6 +12,10 @@ pub enum Rights {
     Ram,
     /// RAM: read and write.
     SharedRam,
+    /// RAM: read.
+    ReadOnly,
+    /// RAM: read and execute.
+    ReadExecute,
     /// Device registers: read and write.
     Device,
     /// Anything else.
@@ -26,15 +31,27 @@ impl Rights {
         let execute_never = attributes >> 53;
         let access = attributes & 0x7C0;
         let memory = attributes >> 2 & 0xF;
-        // Inner shareable, read and write, accessed.
-        let is_ram = access == 0x7C0
-            && (memory == 0b1111 && !forces_write_back || memory == 0b0110 && forces_write_back);
-        match execute_never {
-            0 if is_ram => Self::Ram,
-            0b10 if access == 0x7C0 && memory == 0b1111 => Self::SharedRam,
+        let is_ram =
+            memory == 0b1111 && !forces_write_back || memory == 0b0110 && forces_write_back;
+        match (execute_never, access) {
+            // Inner shareable, accessed; read and write, or read.
+            (0, 0x7C0) if is_ram => Self::Ram,
+            (0b10, 0x7C0) if is_ram => Self::SharedRam,
+            (0, 0x740) if is_ram => Self::ReadExecute,
+            (0b10, 0x740) if is_ram => Self::ReadOnly,
             // Device-nGnRE; shareability is fixed for devices.
-            0b10 if access & !0x300 == 0x4C0 && memory == 0b0001 => Self::Device,
+            (0b10, _) if access & !0x300 == 0x4C0 && memory == 0b0001 => Self::Device,
             _ => Self::Odd(attributes),
+        }
+    }
+
+    /// RAM of the host's, as it may be used by whom it is shared with: bit 1 to write, bit 2 to execute.
+    pub(crate) const fn of_access(access: u64) -> Self {
+        match (access & ACCESS_WRITE != 0, access & ACCESS_EXECUTE != 0) {
+            (true, true) => Self::Ram,
+            (true, false) => Self::SharedRam,
+            (false, true) => Self::ReadExecute,
+            (false, false) => Self::ReadOnly,
         }
     }
 }

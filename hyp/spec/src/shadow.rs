@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use crate::clause::Clause;
 use crate::reality::{Leaf, Rights};
 use crate::state::{Boot, GFN_LIMIT, Owner, State, in_ranges};
+use crate::vm::Vm;
 
 /// Frames of a level-2 block, and of a level-1 block.
 pub(crate) const BLOCK: u64 = 512;
@@ -18,10 +19,16 @@ impl State {
             return (!in_ranges(&self.boot.holes, frame)).then_some(Rights::Device);
         }
         match self.owner(frame) {
-            None => Some(Rights::Ram),
+            None | Some(Owner::SharedGuest(_)) => Some(Rights::Ram),
             Some(Owner::SharedHyp) if frame == self.boot.decoy => None,
             Some(Owner::SharedHyp | Owner::GuestShared(_)) => Some(Rights::SharedRam),
-            Some(Owner::Hyp | Owner::Guest(_) | Owner::Wiping { .. }) => None,
+            Some(
+                Owner::Hyp
+                | Owner::Poisoned
+                | Owner::Arriving { .. }
+                | Owner::Guest(_)
+                | Owner::Wiping { .. },
+            ) => None,
         }
     }
 
@@ -92,25 +99,29 @@ impl State {
         }
     }
 
-    /// The leaf by which its VM must find a frame: a block for a folio of 2 MiB, a page otherwise.
-    pub(crate) fn guest_leaf_of(&self, gfn: u64, pfn: u64) -> Option<Leaf> {
-        let (Owner::Guest(held) | Owner::GuestShared(held)) = self.owner(pfn)? else {
-            return None;
+    /// The leaf by which its VM must find a frame: a block for a folio of 2 MiB or a share by one, a page otherwise.
+    pub(crate) fn guest_leaf_of(&self, vm: &Vm, gfn: u64, pfn: u64) -> Option<Leaf> {
+        let (is_block, rights) = match (self.owner(pfn)?, vm.grants.get(&gfn)) {
+            (Owner::Guest(held) | Owner::GuestShared(held), _) => (held.order == 9, Rights::Ram),
+            (Owner::SharedGuest(_), Some(grant)) => (grant.block, Rights::of_access(grant.access)),
+            _ => return None,
         };
-        let frames = if held.order == 9 { BLOCK } else { 1 };
+        let frames = if is_block { BLOCK } else { 1 };
         Some(Leaf {
             gfn: gfn - gfn % frames,
             pfn: pfn - gfn % frames,
             frames,
-            rights: Rights::Ram,
+            rights,
         })
     }
 
     /// A guest's leaves, by GFN.
     pub(crate) fn guest_leaves(&self, handle: u64) -> Vec<Leaf> {
-        let frames = self.vms.get(&handle).into_iter().flat_map(|vm| &vm.frames);
-        let leaves = frames.filter_map(|(gfn, pfn)| {
-            let leaf = self.guest_leaf_of(*gfn, *pfn)?;
+        let Some(vm) = self.vms.get(&handle) else {
+            return Vec::new();
+        };
+        let leaves = vm.frames.iter().filter_map(|(gfn, pfn)| {
+            let leaf = self.guest_leaf_of(vm, *gfn, *pfn)?;
             (leaf.gfn == *gfn).then_some(leaf)
         });
         leaves.collect()
@@ -145,7 +156,8 @@ impl State {
     /// Whether the block is RAM of the host alone.
     pub(crate) fn is_hosts_block(&self, block: u64) -> bool {
         let frames = block..block + BLOCK;
-        self.owners.range(frames.clone()).next().is_none()
+        let mut others = self.owners.range(frames.clone());
+        others.all(|(_, owner)| matches!(owner, Owner::SharedGuest(_)))
             && self
                 .boot
                 .ram
@@ -165,11 +177,14 @@ impl State {
     /// How many tables a guest has: one for each GiB and each block in which it has frames; a folio of 2 MiB needs no table of pages.
     fn guest_tables(&self, handle: u64) -> u64 {
         let (mut gibs, mut blocks) = (BTreeSet::new(), BTreeSet::new());
-        for (gfn, pfn) in self.vms.get(&handle).into_iter().flat_map(|vm| &vm.frames) {
-            gibs.insert(gfn / GIB);
-            let held = self.owner(*pfn).and_then(Owner::held);
-            if held.is_some_and(|held| held.order < 9) {
-                blocks.insert(gfn / BLOCK);
+        if let Some(vm) = self.vms.get(&handle) {
+            for (gfn, pfn) in &vm.frames {
+                gibs.insert(gfn / GIB);
+                let held = self.owner(*pfn).and_then(Owner::held);
+                let is_page = vm.grants.get(gfn).is_some_and(|grant| !grant.block);
+                if is_page || held.is_some_and(|held| held.order < 9) {
+                    blocks.insert(gfn / BLOCK);
+                }
             }
         }
         2 + u64::try_from(gibs.len() + blocks.len()).unwrap_or(0)

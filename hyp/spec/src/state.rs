@@ -60,6 +60,17 @@ pub(crate) enum Owner {
     Hyp,
     /// The host, and EL2 reads it: the pin table. EL2's own decoy page is said to be one, too.
     SharedHyp,
+    /// The host, and ordinary VMs in so many places.
+    SharedGuest(u64),
+    /// Nobody, until `cleaned` is all of the folio.
+    Arriving {
+        /// Who will have it.
+        held: Held,
+        /// How many frames of the folio are cleaned.
+        cleaned: u64,
+    },
+    /// Nobody, for good.
+    Poisoned,
     /// A VM alone.
     Guest(Held),
     /// A VM, which lets the host.
@@ -74,11 +85,22 @@ pub(crate) enum Owner {
 }
 
 impl Owner {
-    /// The VM that has the frame, or had it last.
+    /// Nobody but a VM reaches it, or will, or did.
+    pub(crate) const fn is_a_guests(self) -> bool {
+        matches!(
+            self,
+            Self::Arriving { .. } | Self::Guest(_) | Self::Wiping { .. }
+        )
+    }
+
+    /// The VM that has the frame, or will, or had it last.
     pub(crate) const fn held(self) -> Option<Held> {
         match self {
-            Self::Guest(held) | Self::GuestShared(held) | Self::Wiping { held, .. } => Some(held),
-            Self::Hyp | Self::SharedHyp => None,
+            Self::Guest(held)
+            | Self::GuestShared(held)
+            | Self::Arriving { held, .. }
+            | Self::Wiping { held, .. } => Some(held),
+            Self::Hyp | Self::SharedHyp | Self::SharedGuest(_) | Self::Poisoned => None,
         }
     }
 }
@@ -159,6 +181,8 @@ pub(crate) struct State {
     /// Frames that were wiped in the step at hand.
     pub(crate) wiped: Vec<u64>,
     counters: BTreeMap<Counter, u64>,
+    /// How many frames had to be cleaned.
+    pub(crate) cleaned: u64,
     /// How often instructions had to be forgotten.
     pub(crate) forgotten: u64,
 }
@@ -191,6 +215,7 @@ impl State {
             content: Map::new(),
             wiped: Vec::new(),
             counters: BTreeMap::new(),
+            cleaned: 0,
             forgotten: 0,
         }
     }
@@ -243,13 +268,16 @@ impl State {
             None => StateNumber::Host,
             Some(Owner::Hyp) => StateNumber::Hyp,
             Some(Owner::SharedHyp) => StateNumber::HostSharedHyp,
+            Some(Owner::SharedGuest(_)) => StateNumber::HostSharedGuest,
+            Some(Owner::Poisoned) => StateNumber::Poisoned,
+            Some(Owner::Arriving { .. }) => StateNumber::Arriving,
             Some(Owner::Guest(_)) => StateNumber::Guest,
             Some(Owner::GuestShared(_)) => StateNumber::GuestSharedHost,
             Some(Owner::Wiping { .. }) => StateNumber::Wiping,
         }
     }
 
-    /// The folio word: bits 2:0 state, 6:3 order, 7 tail, 23:8 count, 29:24 VM slot, 63:36 GFN. A tail has order and bit 7 only.
+    /// The folio word: bits 30 and 2:0 state, 6:3 order, 7 tail, 23:8 count, 29:24 VM slot, 63:36 GFN. A tail has order and bit 7 only.
     /// The count of one of EL2's frames is EL2's own business.
     pub(crate) fn word(&self, frame: u64) -> Word {
         let number = self.state_number(frame).number();
@@ -261,6 +289,7 @@ impl State {
                     mask: !0xFF_FF00,
                 },
                 Some(Owner::SharedHyp) => Word::exactly(number | 1 << 8),
+                Some(Owner::SharedGuest(shares)) => Word::exactly(1 << 30 | shares << 8),
                 _ => Word::exactly(number),
             };
         };
@@ -268,12 +297,13 @@ impl State {
         if Self::folio(frame, held.order).start != frame {
             return Word::exactly(1 << 7 | order);
         }
-        let wiped = if let Some(Owner::Wiping { wiped, .. }) = owner {
-            wiped
-        } else {
-            0
+        let done = match owner {
+            Some(Owner::Arriving { cleaned, .. }) => cleaned,
+            Some(Owner::Wiping { wiped, .. }) => wiped,
+            _ => 0,
         };
-        Word::exactly(number | order | wiped << 8 | (held.vm & 0x3F) << 24 | held.gfn << 36)
+        let number = number & 7 | (number & 8) << 27;
+        Word::exactly(number | order | done << 8 | (held.vm & 0x3F) << 24 | held.gfn << 36)
     }
 
     /// The words of the frames of a range.
@@ -291,10 +321,10 @@ impl State {
 
     /// The refusal that the state of a frame calls for, by `clause`.
     pub(crate) fn refuse_state(&self, clause: Clause, index: u64, frame: u64) -> Refuse {
-        let status = if self.is_ram(frame) {
-            Status::NotPermitted
-        } else {
-            Status::NotRam
+        let status = match self.owner(frame) {
+            _ if !self.is_ram(frame) => Status::NotRam,
+            Some(Owner::Poisoned) => Status::Poisoned,
+            _ => Status::NotPermitted,
         };
         refuse(clause, status).at(index, self.word(frame))
     }

@@ -50,7 +50,14 @@ impl State {
         let is_shared = match owner {
             Some(Owner::GuestShared(_)) => true,
             Some(Owner::SharedHyp) => frame != self.boot.decoy,
-            Some(Owner::Hyp | Owner::Guest(_) | Owner::Wiping { .. }) => false,
+            Some(Owner::SharedGuest(_)) => return (Clause::TouchRetry, &[Retry]),
+            Some(
+                Owner::Hyp
+                | Owner::Poisoned
+                | Owner::Arriving { .. }
+                | Owner::Guest(_)
+                | Owner::Wiping { .. },
+            ) => false,
             None => is_device,
         };
         if self.is_hosts(frame) || is_shared && is_data {
@@ -58,7 +65,8 @@ impl State {
         }
         // An earlier decoy may be there still: EL2 keeps as many as it likes.
         let may_have_one = self.decoys.contains(&frame) && is_data;
-        let hides = matches!(owner, Some(Owner::Guest(_) | Owner::Wiping { .. }))
+        let hides = owner.is_some_and(Owner::is_a_guests)
+            || owner == Some(Owner::Poisoned)
             || self.given.contains(&frame);
         match (by, owner) {
             (TouchBy::Kernel, Some(_)) if hides && may_have_one => {
@@ -95,10 +103,7 @@ impl State {
 
     /// The end of the machine: what no party but a guest could reach is wiped.
     pub(crate) fn end(&mut self) {
-        let gone = self
-            .owners
-            .iter()
-            .filter(|(_, owner)| matches!(owner, Owner::Guest(_) | Owner::Wiping { .. }));
+        let gone = self.owners.iter().filter(|(_, owner)| owner.is_a_guests());
         for (frame, _) in gone {
             self.content.remove(frame);
         }

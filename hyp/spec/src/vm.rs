@@ -94,9 +94,20 @@ pub(crate) struct Vcpu {
     pub(crate) awaits: Awaits,
 }
 
+/// How a frame of the host's is shared with an ordinary VM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Grant {
+    /// Bit 0: read, bit 1: write, bit 2: execute.
+    pub(crate) access: u64,
+    /// It is part of a block.
+    pub(crate) block: bool,
+}
+
 /// A VM.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Vm {
+    /// The host donates its memory; otherwise it is the host's.
+    pub(crate) protected: bool,
     pub(crate) phase: Phase,
     /// How many vCPUs it may have.
     pub(crate) count: u64,
@@ -107,20 +118,24 @@ pub(crate) struct Vm {
     pub(crate) gic: Option<(u64, u64)>,
     /// By GFN: the frames that it has, those on their way to the host included.
     pub(crate) frames: Map<u64, u64>,
+    /// By GFN: how the frames are shared with it that are the host's.
+    pub(crate) grants: Map<u64, Grant>,
     /// What every further run says: exit reason and reset type.
     pub(crate) ended: Option<(u64, u64)>,
 }
 
 impl Vm {
     /// One without anything.
-    pub(crate) fn new(count: u64) -> Self {
+    pub(crate) fn new(protected: bool, count: u64) -> Self {
         Self {
+            protected,
             phase: Phase::Created,
             count,
             vcpus: Map::new(),
             regions: Vec::new(),
             gic: None,
             frames: Map::new(),
+            grants: Map::new(),
             ended: None,
         }
     }
@@ -137,6 +152,14 @@ impl Vm {
         require(
             phases.contains(&self.phase),
             refuse(clause, Status::WrongPhase),
+        )
+    }
+
+    /// Refuses a VM of the other kind.
+    pub(crate) fn require_protected(&self, protected: bool) -> Result<(), Refuse> {
+        require(
+            self.protected == protected,
+            refuse(Clause::OnlyForItsKind, Status::WrongKind),
         )
     }
 

@@ -1,7 +1,8 @@
 //! The book's page of attacks (`hyp/doc/book/src/attacks.md`) against the tests that it names.
 //!
 //! A [`Row`] is an attack. Invariant of the page: 96 rows in order, each with what has to come of it and a test, or with the reason why there is none. A name
-//! with `::` is a test of the mini host, one that is a single word a test of cargo, any other a test of this harness.
+//! with `::` is a test of the mini host, one that ends in `.scenario` a file of the corpus, one that is a single word a test of cargo, any other a test of this
+//! harness.
 
 #[cfg(test)]
 use crate::cache::files_below;
@@ -42,7 +43,11 @@ impl<'a> Row<'a> {
 
     /// The tests that it names.
     fn tests(&self) -> impl Iterator<Item = &'a str> {
-        let is_file = |name: &str| Path::new(name).extension().is_some();
+        let is_file = |name: &str| {
+            Path::new(name)
+                .extension()
+                .is_some_and(|end| end != "scenario")
+        };
         self.shown_by
             .split('`')
             .skip(1)
@@ -83,6 +88,10 @@ fn tests_of(root: &Path) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for path in files_below(&root.join("guest-test/src/bin/mini-host/suites"))? {
         of_mini_host(&std::fs::read_to_string(path)?, &mut names);
+    }
+    let corpus = root.join("hyp/scenario/corpus");
+    for path in files_below(&corpus)? {
+        names.insert(path.strip_prefix(&corpus)?.display().to_string());
     }
     for directory in ["hyp", "host-shim", "qemu/src"] {
         for path in files_below(&root.join(directory))? {

@@ -7,31 +7,42 @@ use anyhow::{Result, ensure};
 use std::path::Path;
 use std::time::Duration;
 
-/// The machine on which no test is skipped.
+/// The machine on which no attack is skipped.
 const COMPLETE: (Cpu, u32) = (Cpu::Max, 4);
 
-/// The mini host on both CPU models, alone and with four CPUs.
+/// The mini host on both CPU models, alone and with four CPUs; and its tests of how long calls stay at EL2.
 pub(crate) fn tests() -> Vec<Test> {
-    [(Cpu::A76, 1), (Cpu::A76, 4), COMPLETE]
-        .into_iter()
-        .map(|(cpu, cpus)| {
-            let name = format!("mini host: {cpu:?}, {cpus} CPUs");
-            Test::many(name.clone(), move |bench| {
-                let machine = Machine {
-                    cpu,
-                    cpus,
-                    ..on(bench, &bench.products.pinfold, "")
-                };
-                let mut console = bench.console(&machine, &name)?;
-                let tally = run(&mut console)?;
-                // Only this machine can run them all.
-                if (cpu, cpus) == COMPLETE && tally.failed == 0 {
-                    attacks::have_passed(&bench.workspace.root, console.seen())?;
-                }
-                Ok(tally)
-            })
+    let whole = [(Cpu::A76, 1), (Cpu::A76, 4), COMPLETE].map(|(cpu, cpus)| {
+        let name = format!("mini host: {cpu:?}, {cpus} CPUs");
+        Test::many(name.clone(), move |bench| {
+            let machine = Machine {
+                cpu,
+                cpus,
+                ..on(bench, &bench.products.pinfold, "")
+            };
+            let mut console = bench.console(&machine, &name)?;
+            let tally = run(&mut console)?;
+            // Only this machine can run them all.
+            if (cpu, cpus) == COMPLETE && tally.failed == 0 {
+                attacks::have_passed(&bench.workspace.root, console.seen())?;
+            }
+            Ok(tally)
         })
-        .collect()
+    });
+    whole.into_iter().chain([work()]).collect()
+}
+
+/// A machine whose time is the number of instructions.
+fn work() -> Test {
+    let name = "mini host: work per call";
+    Test::many(name, move |bench| {
+        let machine = Machine {
+            cpus: 1,
+            counts_instructions: true,
+            ..on(bench, &bench.products.pinfold, "icount test=work")
+        };
+        run(&mut bench.console(&machine, name)?)
+    })
 }
 
 /// The mini host on an image of EL2, with its guest.

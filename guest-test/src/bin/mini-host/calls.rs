@@ -9,7 +9,7 @@ use guest_test::smccc;
 use guest_test::tap::{Failure, Outcome};
 use guest_test::{bytes, check};
 use pinfold_abi::claim::{
-    Count, CounterNumber, Flags, Gfn, Handle, Ipa, Number, Order, Pfn, Value, VcpuIndex,
+    Access, Count, CounterNumber, Flags, Gfn, Handle, Ipa, Number, Order, Pfn, Value, VcpuIndex,
 };
 use pinfold_abi::{HostCall, UUID_FUNCTION, UUID_WORDS};
 
@@ -180,6 +180,12 @@ calls! {
     mem_donate = MemDonate { vm: Handle, gfn: Gfn, pfn: Pfn, count: Count, order: Order };
     /// Takes frames back from a dying guest.
     mem_reclaim = MemReclaim { vm: Handle, gfn: Gfn, count: Count };
+    /// Shares folios of the host with an ordinary guest.
+    mem_share_guest = MemShareGuest { vm: Handle, gfn: Gfn, pfn: Pfn, count: Count, order: Order, access: Access };
+    /// Ends the sharing.
+    mem_unshare_guest = MemUnshareGuest { vm: Handle, gfn: Gfn, count: Count };
+    /// Changes what an ordinary guest may do.
+    mem_protect_guest = MemProtectGuest { vm: Handle, gfn: Gfn, count: Count, access: Access };
     /// Sets an interrupt line.
     irq_line = IrqLine { vm: Handle, intid: Number, level: Number };
     /// What EL2 knows about a frame.

@@ -1,4 +1,4 @@
-//! A [`Vm`]: one protected VM of a test, with the folios that were given to it.
+//! A [`Vm`]: one VM of a test, with the folios that were given to it, or shared with it if it is an ordinary one.
 //!
 //! [`Vm::run`] is one `VCPU_RUN`; [`Vm::next`] goes on through interrupts, missing pages, sharing and console output until something comes that a test must
 //! see. Invariant: `folios` lists exactly what EL2 maps into the guest; dropping the VM tears it down and takes everything back.
@@ -9,7 +9,9 @@ use guest_test::bytes::FRAME;
 use guest_test::port::{self, BootPage};
 use guest_test::tap::{Failure, Outcome};
 use guest_test::{bytes, check, check_eq, console, gic, line, timer};
-use pinfold_abi::{VCPU_POWERED_OFF, VM_PROTECTED, pin_word};
+use pinfold_abi::{
+    ACCESS_EXECUTE, ACCESS_READ, ACCESS_WRITE, VCPU_POWERED_OFF, VM_PROTECTED, pin_word,
+};
 
 use crate::calls::{self, ExitReason, Reply, Status};
 use crate::folio::Folio;
@@ -20,6 +22,10 @@ use crate::{frames, micro, platform, pool};
 pub(crate) const RAM_GFN: u64 = port::RAM / FRAME;
 /// First frame of guest RAM that no image uses.
 pub(crate) const SCRATCH_GFN: u64 = port::SCRATCH / FRAME;
+/// Read, write and execute.
+pub(crate) const EVERYTHING: u64 = ACCESS_READ | ACCESS_WRITE | ACCESS_EXECUTE;
+/// x4 of a `MEMORY_FAULT` of a frame that is there.
+pub(crate) const DENIED: u64 = 1 << 2;
 /// How many milliseconds a guest may be silent.
 const PATIENCE: u64 = 120_000;
 
@@ -49,6 +55,7 @@ pub(crate) enum Event {
 #[derive(Debug)]
 pub(crate) struct Vm {
     handle: u64,
+    flags: u64,
     folios: Vec<(u64, Folio)>,
     console: Vec<u8>,
     /// `SHARED` exits are declined, and the folio stays pinned as it is.
@@ -62,9 +69,14 @@ pub(crate) struct Vm {
 impl Vm {
     /// A VM with nothing.
     pub(crate) fn create(vcpus: u64) -> Result<Self, Failure> {
-        let handle = pool::fed(|| calls::vm_create(VM_PROTECTED, vcpus))?.value("VM_CREATE")?;
+        Self::create_as(VM_PROTECTED, vcpus)
+    }
+
+    fn create_as(flags: u64, vcpus: u64) -> Result<Self, Failure> {
+        let handle = pool::fed(|| calls::vm_create(flags, vcpus))?.value("VM_CREATE")?;
         Ok(Self {
             handle,
+            flags,
             folios: Vec::new(),
             console: Vec::new(),
             declines_share: false,
@@ -75,7 +87,12 @@ impl Vm {
 
     /// A VM with RAM, a GIC and its vCPUs, all but the first off; not started.
     pub(crate) fn configured(vcpus: u64) -> Result<Self, Failure> {
-        let vm = Self::create(vcpus)?;
+        Self::configured_as(VM_PROTECTED, vcpus)
+    }
+
+    /// The same, protected or not.
+    pub(crate) fn configured_as(flags: u64, vcpus: u64) -> Result<Self, Failure> {
+        let vm = Self::create_as(flags, vcpus)?;
         let handle = vm.handle;
         calls::vm_memory_region(handle, RAM_GFN, port::RAM_FRAMES).done("VM_MEMORY_REGION")?;
         calls::vm_gic(handle, gic::GICD, gic::GICR).done("VM_GIC")?;
@@ -88,7 +105,12 @@ impl Vm {
 
     /// A started VM with the puppet in the first page of its RAM.
     pub(crate) fn puppet() -> Result<Self, Failure> {
-        let mut vm = Self::configured(1)?;
+        Self::puppet_as(VM_PROTECTED)
+    }
+
+    /// The same, protected or not.
+    pub(crate) fn puppet_as(flags: u64) -> Result<Self, Failure> {
+        let mut vm = Self::configured_as(flags, 1)?;
         let folio = Folio::take_pinned(0)?;
         store(&folio, 0, micro::code())?;
         vm.set_register(32, port::RAM)?;
@@ -132,10 +154,20 @@ impl Vm {
             .map(|_| ())
     }
 
-    /// Gives a pinned folio to the guest.
+    /// Gives a pinned folio to the guest; to an ordinary one, to use as it likes.
     pub(crate) fn donate(&mut self, gfn: u64, folio: Folio) -> Outcome {
         let (handle, pfn, order) = (self.handle, folio.pfn(), u64::from(folio.order()));
-        pool::fed(|| calls::mem_donate(handle, gfn, pfn, 1, order))?.done("MEM_DONATE")?;
+        if self.flags & VM_PROTECTED == 0 {
+            pool::fed(|| calls::mem_share_guest(handle, gfn, pfn, 1, order, EVERYTHING))?
+                .done("MEM_SHARE_GUEST")?;
+        } else {
+            let donate = || pool::fed(|| calls::mem_donate(handle, gfn, pfn, 1, order));
+            let mut reply = donate()?;
+            while reply.is(Status::Again) {
+                reply = donate()?;
+            }
+            reply.done("MEM_DONATE")?;
+        }
         self.folios.push((gfn, folio));
         Ok(())
     }
@@ -145,6 +177,14 @@ impl Vm {
         let folio = Folio::take_pinned(order)?;
         folio.fill(seed)?;
         self.donate(gfn, folio)
+    }
+
+    /// Takes a single frame off the list, which the guest gave back.
+    pub(crate) fn forget(&mut self, gfn: u64) -> Result<Folio, Failure> {
+        let place = self.folios.iter().position(|(first, _)| *first == gfn);
+        let gone = place.map(|place| self.folios.swap_remove(place));
+        gone.map(|(_, folio)| folio)
+            .ok_or_else(|| Failure::new(format_args!("the guest has nothing at gfn {gfn:#x}")))
     }
 
     /// The folio that holds a guest frame.
@@ -197,6 +237,7 @@ impl Vm {
             match exit.reason {
                 ExitReason::Interrupt => (),
                 ExitReason::Wfi => wait_until(first),
+                ExitReason::MemoryFault if second & DENIED != 0 => return Ok(Event::Exit(exit)),
                 ExitReason::MemoryFault => self.give_page(first)?,
                 ExitReason::MmioWrite if first == console::UART => self.print(third),
                 ExitReason::MmioWrite if first == port::TELL => return Ok(Event::Told(third)),
@@ -213,6 +254,7 @@ impl Vm {
                 | ExitReason::SystemOff
                 | ExitReason::SystemReset
                 | ExitReason::Crashed
+                | ExitReason::Relinquished
                 | ExitReason::Kick => return Ok(Event::Exit(exit)),
             }
         }
@@ -377,6 +419,7 @@ impl Vm {
             | ExitReason::SystemOff
             | ExitReason::SystemReset
             | ExitReason::Crashed
+            | ExitReason::Relinquished
             | ExitReason::Kick => Event::Exit(exit),
         })
     }
@@ -442,25 +485,44 @@ pub(crate) fn exit_of(reply: Reply) -> Result<Exit, Failure> {
     }
 }
 
-/// Takes frames back, in as many calls as it needs.
+/// Takes frames back, or ends their sharing if the VM is an ordinary one, in as many calls as it needs.
 pub(crate) fn reclaim(handle: u64, gfn: u64, count: u64) -> Outcome {
+    in_steps(count, |done| {
+        let reply = calls::mem_reclaim(handle, gfn + done, count - done);
+        if reply.is(Status::WrongKind) {
+            calls::mem_unshare_guest(handle, gfn + done, count - done)
+        } else {
+            reply
+        }
+    })
+}
+
+/// Ends the sharing of frames with an ordinary VM, in as many calls as it needs.
+pub(crate) fn unshare(handle: u64, gfn: u64, count: u64) -> Outcome {
+    in_steps(count, |done| {
+        calls::mem_unshare_guest(handle, gfn + done, count - done)
+    })
+}
+
+/// Calls until all frames are done; `call` is told how many are.
+fn in_steps(count: u64, call: impl Fn(u64) -> Reply) -> Outcome {
     let mut done = 0;
     for _ in 0..1024 {
-        let reply = calls::mem_reclaim(handle, gfn + done, count - done);
+        let reply = call(done);
         let [step, ..] = reply.results;
         if reply.is(Status::Again) {
             done += step;
         } else {
             check_eq!(
-                reply.value("MEM_RECLAIM")?,
+                reply.value("taking frames back")?,
                 count - done,
-                "frames that MEM_RECLAIM did"
+                "frames that the last call did"
             );
             return Ok(());
         }
     }
     Err(Failure::new(format_args!(
-        "MEM_RECLAIM of {count} frames does not end"
+        "{count} frames are not back after 1024 calls"
     )))
 }
 

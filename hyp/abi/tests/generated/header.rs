@@ -99,6 +99,13 @@ fn identity(out: &mut String) {
         "PINFOLD_VM_PROTECTED",
         &format!("{:#x}", pinfold_abi::VM_PROTECTED),
     );
+    for (name, value) in [
+        ("PINFOLD_ACCESS_READ", pinfold_abi::ACCESS_READ),
+        ("PINFOLD_ACCESS_WRITE", pinfold_abi::ACCESS_WRITE),
+        ("PINFOLD_ACCESS_EXECUTE", pinfold_abi::ACCESS_EXECUTE),
+    ] {
+        define(out, name, &format!("{value:#x}"));
+    }
     define(
         out,
         "PINFOLD_VCPU_POWERED_OFF",

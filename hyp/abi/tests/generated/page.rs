@@ -27,10 +27,10 @@ A folio may be donated if its word is exactly `0xC0000001 | order << 24`.
 
 | Bits | Meaning |
 |---|---|
-| 2:0 | state |
+| 30, 2:0 | state, its highest bit in bit 30 |
 | 6:3 | order |
 | 7 | a tail: the frame belongs to the folio whose head is at the PFN rounded down to the order |
-| 23:8 | a count: pins of HostSharedHyp, frames wiped so far of Wiping, entries in use of a table of EL2 |
+| 23:8 | a count: pins of HostSharedHyp, shares of HostSharedGuest, frames cleaned so far of Arriving, frames wiped so far of Wiping, entries in use of a table of EL2 |
 | 29:24 | slot of the VM |
 | 63:36 | GFN of the first frame |
 ";

@@ -2,11 +2,13 @@
 //!
 //! Decoding looks at registers and nothing else; [`crate::run`] performs. The services are SMCCC's own (DEN0028), PSCI
 //! (DEN0022) and those of KVM that a stock Linux guest with `CONFIG_ARM_PKVM_GUEST` looks for
-//! (`include/linux/arm-smccc.h`, `Documentation/virt/kvm/arm/hypercalls.rst`). Anything else is [`GuestCall::Unknown`].
+//! (`include/linux/arm-smccc.h`, `Documentation/virt/kvm/arm/hypercalls.rst`). An ordinary guest is not offered what only a protected one
+//! needs, so that it does not take itself for one. Anything else is [`GuestCall::Unknown`].
 
 use crate::addr::{Gfn, Ipa};
 use crate::exit::Conduit;
 use crate::psci::PsciCall;
+use crate::vm::Kind;
 
 /// SMCCC `SUCCESS`.
 pub const SUCCESS: u64 = 0;
@@ -22,13 +24,16 @@ const UUID: u32 = 0x8600_ff01;
 const HYP_MEMINFO: u32 = 0xc600_0002;
 const MEM_SHARE: u32 = 0xc600_0003;
 const MEM_UNSHARE: u32 = 0xc600_0004;
+const MEM_RELINQUISH: u32 = 0xc600_0009;
 
 /// SMCCC 1.1.
 const OFFERED_SMCCC: u64 = 0x1_0001;
 /// 28b46fb6-2ec5-11e9-a9ca-4b564d003a74, as four little-endian words.
 const KVM_UUID: [u64; 4] = [0xb66f_b428, 0xe911_c52e, 0x564b_caa9, 0x743a_004d];
-/// FEATURES itself, `HYP_MEMINFO`, `MEM_SHARE`, `MEM_UNSHARE`.
-const OFFERED_FEATURES: u64 = 1 | 1 << 2 | 1 << 3 | 1 << 4;
+/// FEATURES itself, `HYP_MEMINFO`, `MEM_SHARE`, `MEM_UNSHARE`, `MEM_RELINQUISH`.
+const OFFERED_FEATURES: u64 = 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 9;
+/// FEATURES itself.
+const OFFERED_TO_ORDINARY: u64 = 1;
 /// What `HYP_MEMINFO` says: memory is shared in frames of 4 KiB.
 const GRANULE: u64 = 4096;
 
@@ -43,6 +48,8 @@ pub enum GuestCall {
     Share(Gfn),
     /// Take a frame back from the host.
     Unshare(Gfn),
+    /// Give a frame back to the host.
+    Relinquish(Gfn),
     /// A known call with arguments that it does not have.
     Malformed,
     /// Not offered.
@@ -50,19 +57,24 @@ pub enum GuestCall {
 }
 
 impl GuestCall {
-    /// Decodes a call through `conduit` with X0 to X3 in `x`.
+    /// Decodes a call of a guest of this kind through `conduit`, with X0 to X3 in `x`.
     #[must_use]
-    pub fn decode(conduit: Conduit, x: [u64; 4]) -> Self {
+    pub fn decode(kind: Kind, conduit: Conduit, x: [u64; 4]) -> Self {
         // SMCCC 2.9: only immediate 0 is a call.
         let (Conduit::Hvc(0) | Conduit::Smc(0)) = conduit else {
             return Self::Unknown;
         };
         let [id, first, second, third] = x;
         let function = word(id);
+        let kind = seeded!(OffersSharing, Kind::Protected, kind);
         match function {
             SMCCC_VERSION => Self::Query([OFFERED_SMCCC, 0, 0, 0]),
             SMCCC_ARCH_FEATURES => Self::Query([arch_features(word(first)), 0, 0, 0]),
             UUID => Self::Query(KVM_UUID),
+            FEATURES if kind == Kind::Ordinary => Self::Query([OFFERED_TO_ORDINARY, 0, 0, 0]),
+            HYP_MEMINFO | MEM_SHARE | MEM_UNSHARE | MEM_RELINQUISH if kind == Kind::Ordinary => {
+                Self::Unknown
+            }
             FEATURES => Self::Query([OFFERED_FEATURES, 0, 0, 0]),
             HYP_MEMINFO if first | second | third == 0 => {
                 Self::Query([seeded!(LargeGranule, 16 * GRANULE, GRANULE), 0, 0, 0])
@@ -70,6 +82,9 @@ impl GuestCall {
             HYP_MEMINFO => Self::Malformed,
             MEM_SHARE => shareable(first, second | third).map_or(Self::Malformed, Self::Share),
             MEM_UNSHARE => shareable(first, second | third).map_or(Self::Malformed, Self::Unshare),
+            MEM_RELINQUISH => {
+                shareable(first, second | third).map_or(Self::Malformed, Self::Relinquish)
+            }
             _ => PsciCall::decode(function, narrow(function, [first, second, third]))
                 .map_or(Self::Unknown, Self::Psci),
         }
@@ -111,7 +126,7 @@ mod tests {
     use super::*;
 
     fn hvc(x: [u64; 4]) -> GuestCall {
-        GuestCall::decode(Conduit::Hvc(0), x)
+        GuestCall::decode(Kind::Protected, Conduit::Hvc(0), x)
     }
 
     #[test]
@@ -119,7 +134,7 @@ mod tests {
         assert_eq!(hvc([0x8600_ff01, 0, 0, 0]), GuestCall::Query(KVM_UUID));
         assert_eq!(
             hvc([0x8600_0000, 0, 0, 0]),
-            GuestCall::Query([0x1d, 0, 0, 0])
+            GuestCall::Query([0x21d, 0, 0, 0])
         );
         assert_eq!(
             hvc([0xc600_0002, 0, 0, 0]),
@@ -136,12 +151,25 @@ mod tests {
     }
 
     #[test]
+    fn ordinary_guests_share_nothing() {
+        let call = |id| GuestCall::decode(Kind::Ordinary, Conduit::Hvc(0), [id, 0x4000_1000, 0, 0]);
+        assert_eq!(call(0x8600_0000), GuestCall::Query([1, 0, 0, 0]));
+        for id in [0xc600_0002, 0xc600_0003, 0xc600_0004, 0xc600_0009] {
+            assert_eq!(call(id), GuestCall::Unknown);
+        }
+    }
+
+    #[test]
     fn sharing_takes_one_aligned_frame() {
         let gfn = Gfn::new(0x40001).unwrap();
         assert_eq!(hvc([0xc600_0003, 0x4000_1000, 0, 0]), GuestCall::Share(gfn));
         assert_eq!(
             hvc([0xc600_0004, 0x4000_1000, 0, 0]),
             GuestCall::Unshare(gfn)
+        );
+        assert_eq!(
+            hvc([0xc600_0009, 0x4000_1000, 0, 0]),
+            GuestCall::Relinquish(gfn)
         );
         for x in [
             [0x4000_1004, 0, 0],
@@ -169,7 +197,7 @@ mod tests {
             assert_eq!(hvc([id, 0, 0, 0]), GuestCall::Unknown);
         }
         assert_eq!(
-            GuestCall::decode(Conduit::Hvc(1), [0x8000_0000, 0, 0, 0]),
+            GuestCall::decode(Kind::Protected, Conduit::Hvc(1), [0x8000_0000, 0, 0, 0]),
             GuestCall::Unknown
         );
     }

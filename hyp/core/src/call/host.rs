@@ -11,15 +11,15 @@ use pinfold_abi::{
 use crate::addr::{Frame, FrameRange, Gfn, Ipa, Order, Pfn, Space};
 use crate::hypervisor::{CallRegisters, HostCallOutcome, Hypervisor};
 use crate::machine::Machine;
-use crate::memory::{Donation, DonationClaim, PoolDonation, Progress};
+use crate::memory::{FolioClaim, Poisoning, PoolDonation, Progress, SharedChange};
 use crate::owned::Owned;
 use crate::pin_word::PinRange;
 use crate::refusal::{Found, Refusal};
 use crate::run::RunStart;
-use crate::stage2::Stage2;
+use crate::stage2::{Access, Stage2};
 use crate::vcpu::{LoadedVcpu, VcpuExit};
 use crate::vcpus::Vcpus;
-use crate::vm::{Vm, VmHandle};
+use crate::vm::{Kind, Vm, VmHandle};
 
 /// SMCCC's own calls (DEN0028, section 7).
 const SMCCC_VERSION: u64 = 0x8000_0000;
@@ -161,6 +161,7 @@ impl<M: Machine> Hypervisor<M> {
         HostCallOutcome::Return
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each call of the table")]
     fn perform(&mut self, call: HostCall, cpu: usize) -> Result<Reply, Refusal> {
         match call {
             HostCall::Version {} => Ok(Reply::done([seeded!(WrongVersion, 0, VERSION)])),
@@ -207,8 +208,24 @@ impl<M: Machine> Hypervisor<M> {
                 pfn,
                 count,
                 order,
-            } => self.donate(vm, gfn, pfn, count, order),
+            } => self.donate(vm, folios(gfn, pfn, count, order)),
             HostCall::MemReclaim { vm, gfn, count } => self.reclaim(vm, gfn, count),
+            HostCall::MemShareGuest {
+                vm,
+                gfn,
+                pfn,
+                count,
+                order,
+                access,
+            } => self.share_with_guest(vm, folios(gfn, pfn, count, order), access),
+            HostCall::MemUnshareGuest { vm, gfn, count } => self.unshare_from_guest(vm, gfn, count),
+            HostCall::MemProtectGuest {
+                vm,
+                gfn,
+                count,
+                access,
+            } => self.protect_guest(vm, gfn, count, access),
+            HostCall::MemPoison { pfn } => self.poison(pfn),
             HostCall::IrqLine { vm, intid, level } => self.set_line(vm, intid, level),
             HostCall::FolioQuery { pfn } => self.query(pfn),
             HostCall::FolioCensus {} => Ok(self.census()),
@@ -259,16 +276,21 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     fn create_vm(&mut self, flags: claim::Flags, vcpus: claim::Count) -> Result<Reply, Refusal> {
-        let is_known = flags.0 == VM_PROTECTED || mutant!(CreatesOrdinary);
+        let is_known = flags.0 & !VM_PROTECTED == 0 || mutant!(AnyVmFlag);
         if !is_known || !(1..=limit::MAX_VCPUS).contains(&vcpus.0) {
             return Err(Refusal::Invalid);
         }
+        let kind = if flags.0 & VM_PROTECTED == 0 {
+            Kind::Ordinary
+        } else {
+            Kind::Protected
+        };
         let count = usize::try_from(vcpus.0).map_err(|_| Refusal::Invalid)?;
         let handle = self.vms.vacancy()?;
         self.memory.expect_room(ROOM_FOR_VM)?;
         let stage2 = self.memory.create_stage2(handle.slot())?;
         let root = (stage2.root(), stage2.vmid());
-        let Some(vm) = Owned::try_new(Vm::new(handle, stage2, Vcpus::new(count))) else {
+        let Some(vm) = Owned::try_new(Vm::new(kind, handle, stage2, Vcpus::new(count))) else {
             if !mutant!(RootStays) {
                 self.memory.destroy_root(root.0, root.1);
             }
@@ -365,26 +387,57 @@ impl<M: Machine> Hypervisor<M> {
     fn donate(
         &mut self,
         vm: claim::Handle,
-        gfn: claim::Gfn,
-        pfn: claim::Pfn,
-        count: claim::Count,
-        order: claim::Order,
+        folios: Result<FolioClaim, Refusal>,
     ) -> Result<Reply, Refusal> {
         let vm = self.vms.get(handle(vm)?)?.expect_not_dying()?;
-        let order = u8::try_from(order.0)
-            .ok()
-            .and_then(Order::new)
-            .ok_or(Refusal::Invalid)?;
-        let claim = DonationClaim {
-            gfn: frame(gfn.0)?,
-            pfn: frame(pfn.0)?,
-            count: count.0,
-            order,
-        };
-        self.memory
-            .donate(&mut vm.memory, claim)
-            .map(Donation::commit)?;
-        Ok(Reply::done([count.0]))
+        let vm = vm.expect_kind(Kind::Protected)?;
+        let claim = folios?;
+        let donation = self.memory.donate(&mut vm.memory, claim)?;
+        Ok(Reply::progress(donation.commit()))
+    }
+
+    fn share_with_guest(
+        &mut self,
+        vm: claim::Handle,
+        folios: Result<FolioClaim, Refusal>,
+        bits: claim::Access,
+    ) -> Result<Reply, Refusal> {
+        let vm = self.vms.get(handle(vm)?)?.expect_not_dying()?;
+        let vm = vm.expect_kind(Kind::Ordinary)?;
+        let (claim, access) = (folios?, access(bits)?);
+        let share = self
+            .memory
+            .share_with_guest(&mut vm.memory, claim, access)?;
+        Ok(Reply::progress(share.commit()))
+    }
+
+    fn unshare_from_guest(
+        &mut self,
+        vm: claim::Handle,
+        gfn: claim::Gfn,
+        count: claim::Count,
+    ) -> Result<Reply, Refusal> {
+        let vm = self.vms.get(handle(vm)?)?.expect_kind(Kind::Ordinary)?;
+        let range = range(gfn.0, count)?;
+        let shared = self
+            .memory
+            .change_shared(&mut vm.memory, range, SharedChange::Unshare)?;
+        Ok(Reply::progress(shared.commit()))
+    }
+
+    fn protect_guest(
+        &mut self,
+        vm: claim::Handle,
+        gfn: claim::Gfn,
+        count: claim::Count,
+        bits: claim::Access,
+    ) -> Result<Reply, Refusal> {
+        let vm = self.vms.get(handle(vm)?)?.expect_not_dying()?;
+        let vm = vm.expect_kind(Kind::Ordinary)?;
+        let change = SharedChange::Protect(access(bits)?);
+        let range = range(gfn.0, count)?;
+        let shared = self.memory.change_shared(&mut vm.memory, range, change)?;
+        Ok(Reply::progress(shared.commit()))
     }
 
     fn reclaim(
@@ -394,10 +447,17 @@ impl<M: Machine> Hypervisor<M> {
         count: claim::Count,
     ) -> Result<Reply, Refusal> {
         let vm = self.vms.get(handle(vm)?)?.expect_dying()?;
+        let vm = vm.expect_kind(Kind::Protected)?;
         let range = range(gfn.0, count)?;
         Ok(Reply::progress(
             self.memory.reclaim(&mut vm.memory, range)?.commit(),
         ))
+    }
+
+    fn poison(&mut self, pfn: claim::Pfn) -> Result<Reply, Refusal> {
+        let pfn = frame(seeded!(CutsPoisonPfn, pfn.0 & 0xF_FFFF_FFFF, pfn.0))?;
+        self.memory.poison(pfn).map(Poisoning::commit)?;
+        Ok(Reply::done([]))
     }
 
     fn set_line(
@@ -448,9 +508,15 @@ impl<M: Machine> Hypervisor<M> {
 
     fn census(&self) -> Reply {
         let census = self.memory.folios().census();
-        let other = census
-            .frames(State::Wiping)
-            .saturating_add(census.frames(State::Poisoned));
+        let other = [
+            State::HostSharedGuest,
+            State::Arriving,
+            State::Wiping,
+            State::Poisoned,
+        ]
+        .map(|state| census.frames(state))
+        .into_iter()
+        .fold(0, u64::saturating_add);
         let [host, hyp, host_shared_hyp, guest, guest_shared_host] = [
             State::Host,
             State::Hyp,
@@ -509,6 +575,27 @@ fn ipa(claim: claim::Ipa) -> Result<Ipa, Refusal> {
     Ipa::new(claim.0)
         .filter(|ipa| ipa.frame().raw() >> crate::folio::GFN_BITS == 0)
         .ok_or(Refusal::Invalid)
+}
+
+/// Folios as a caller claims them.
+fn folios(
+    gfn: claim::Gfn,
+    pfn: claim::Pfn,
+    count: claim::Count,
+    order: claim::Order,
+) -> Result<FolioClaim, Refusal> {
+    let order = u8::try_from(order.0).ok().and_then(Order::new);
+    Ok(FolioClaim {
+        gfn: frame(gfn.0)?,
+        pfn: frame(pfn.0)?,
+        count: count.0,
+        order: order.ok_or(Refusal::Invalid)?,
+    })
+}
+
+fn access(claim: claim::Access) -> Result<Access, Refusal> {
+    let bits = seeded!(WritesWithoutReading, claim.0 | 1, claim.0);
+    Access::new(bits).ok_or(Refusal::Invalid)
 }
 
 fn frame<S: Space>(claim: u64) -> Result<Frame<S>, Refusal> {

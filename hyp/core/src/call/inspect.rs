@@ -95,6 +95,7 @@ fn goes_on(folio: Whole, next: Whole) -> bool {
     let follows = match (folio.state, next.state) {
         (FolioState::Guest { .. }, FolioState::Guest { .. })
         | (FolioState::GuestSharedHost { .. }, FolioState::GuestSharedHost { .. })
+        | (FolioState::Arriving { .. }, FolioState::Arriving { .. })
         | (FolioState::Wiping { .. }, FolioState::Wiping { .. }) => {
             match (folio.state.owner(), next.state.owner()) {
                 (Some((vm, gfn)), Some((next_vm, next_gfn))) => {

@@ -15,8 +15,14 @@ fn state() -> impl Strategy<Value = FolioState> {
         Just(FolioState::Host),
         any::<u16>().prop_map(|entries| FolioState::Hyp { entries }),
         any::<u16>().prop_map(|pins| FolioState::HostSharedHyp { pins }),
+        any::<u16>().prop_map(|shares| FolioState::HostSharedGuest { shares }),
         owner().prop_map(|(vm, gfn)| FolioState::Guest { vm, gfn }),
         owner().prop_map(|(vm, gfn)| FolioState::GuestSharedHost { vm, gfn }),
+        (owner(), any::<u16>()).prop_map(|((vm, gfn), done)| FolioState::Arriving {
+            vm,
+            gfn,
+            done
+        }),
         (owner(), any::<u16>()).prop_map(|((vm, gfn), done)| FolioState::Wiping { vm, gfn, done }),
         Just(FolioState::Poisoned),
         Just(FolioState::NotRam),

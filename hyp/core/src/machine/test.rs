@@ -102,8 +102,8 @@ pub struct FakeMachine {
     stale: Vec<Stale>,
     /// Regimes of which all was flushed after their last change.
     flushed_whole: BTreeSet<u16>,
-    /// First frame of each leaf of a guest: its regime, and how many frames.
-    guest_leaves: BTreeMap<u64, (Vmid, u64)>,
+    /// By first frame: the leaves of guests that map it, each with its regime and how many frames.
+    guest_leaves: BTreeMap<u64, Vec<(Vmid, u64)>>,
     reserve: Vec<u64>,
     donated_free: Vec<u64>,
     donated: BTreeSet<u64>,
@@ -249,12 +249,33 @@ impl FakeMachine {
             .walk(Vmid::HOST, pfn)
             .is_some_and(|(found, _)| found == pfn);
         assert!(!by_host, "{why}: {pfn:#x} is mapped by the host");
-        let nearest = self.guest_leaves.range(..pfn + frames).next_back();
-        let by_guest = nearest.filter(|(first, (_, count))| *first + count > pfn);
+        let by_guest = self.guest_of(pfn, frames);
         assert!(
             by_guest.is_none(),
             "{why}: {pfn:#x} is mapped by a guest: {by_guest:?}"
         );
+    }
+
+    /// A regime of a guest's that maps one of these frames.
+    fn guest_of(&self, pfn: u64, frames: u64) -> Option<Vmid> {
+        let most = Level::Two.frames();
+        let near = self
+            .guest_leaves
+            .range(pfn.saturating_sub(most)..pfn + frames);
+        let mut leaves =
+            near.flat_map(|(first, leaves)| leaves.iter().map(move |leaf| (first, leaf)));
+        leaves
+            .find(|(first, (_, count))| *first + count > pfn)
+            .map(|(_, (vmid, _))| *vmid)
+    }
+
+    /// Whether all of these frames are the host's to execute, so that it may share them with as many as it likes.
+    fn is_hosts(&self, pfn: u64, frames: u64) -> bool {
+        const EXECUTE_NEVER: u64 = 1 << 54;
+        (pfn..pfn + frames).all(|frame| {
+            let found = self.walk(Vmid::HOST, frame);
+            found.is_some_and(|(found, raw)| found == frame && raw & EXECUTE_NEVER == 0)
+        })
     }
 
     /// Notes what CPUs may have cached of a live entry that goes, and of what hangs below.
@@ -262,7 +283,11 @@ impl FakeMachine {
         match entry(place.level, raw) {
             Entry::Leaf(pfn) => {
                 if place.vmid != Vmid::HOST {
-                    self.guest_leaves.remove(&pfn.raw());
+                    let leaves = self.guest_leaves.entry(pfn.raw()).or_default();
+                    let leaf = (place.vmid, place.level.frames());
+                    if let Some(index) = leaves.iter().position(|other| *other == leaf) {
+                        leaves.swap_remove(index);
+                    }
                 }
                 self.linger(place, gfn, Cached::Leaf(pfn.raw()));
             }
@@ -321,11 +346,13 @@ impl FakeMachine {
                         .any(|(table, _)| *table != self.decoy);
                 assert!(!is_table, "{pfn:#x} is mapped, and a table is in it");
                 if place.vmid != Vmid::HOST {
-                    let twice = self.guest_leaves.insert(pfn, (place.vmid, frames));
+                    let twice = self.guest_of(pfn, frames);
                     assert!(
-                        twice.is_none(),
+                        twice.is_none() || self.is_hosts(pfn, frames),
                         "{pfn:#x} is mapped by two guests, or twice by one"
                     );
+                    let leaves = self.guest_leaves.entry(pfn).or_default();
+                    leaves.push((place.vmid, frames));
                 }
             }
             Entry::Table(table) => {

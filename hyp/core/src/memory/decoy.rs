@@ -72,10 +72,13 @@ impl<M: Machine> Memory<M> {
         let folio = self.folios.whole(pfn);
         let Lookup { entry, level } = self.host.lookup(pfn.identity(), &self.machine);
         let may_have_one = match folio.state {
-            FolioState::Guest { .. } | FolioState::Wiping { .. } => level != Level::One,
+            FolioState::Arriving { .. } | FolioState::Guest { .. } | FolioState::Wiping { .. } => {
+                level != Level::One
+            }
             FolioState::Hyp { .. } | FolioState::Poisoned => level == Level::Three,
             FolioState::Host
             | FolioState::HostSharedHyp { .. }
+            | FolioState::HostSharedGuest { .. }
             | FolioState::GuestSharedHost { .. }
             | FolioState::NotRam => false,
         };

@@ -2,12 +2,16 @@
 //!
 //! This is where G1 is decided: EL2 itself reads the pin word of every frame at this moment, and refuses unless each folio has
 //! exactly one pin, exclusive and isolated.
+//!
+//! Work per call is bounded by [`MOVES_PER_CALL`] and [`CLEANS_PER_CALL`]. A folio of more frames is taken from the host by one call and cleaned by the next
+//! ones; meanwhile it is `Arriving`, reachable by nobody, with its frames parked in the guest's tables. Its pin is not looked at again:
+//! the host has lost it. Should the host not go on, the folio comes back with the teardown.
 
 use pinfold_abi::limit;
 
-use super::{Lent, Memory};
+use super::{Lent, Memory, Progress};
 use crate::addr::{FrameRange, Gfn, Intermediate, Order, Pfn, Physical};
-use crate::folio::FolioState;
+use crate::folio::{FolioState, Whole};
 use crate::machine::Machine;
 use crate::pin_word::Verdict;
 use crate::refusal::{Found, Refusal};
@@ -15,9 +19,14 @@ use crate::stage2::{Content, Grain, Mapping, Need, Stage2};
 use crate::vm::GuestMemory;
 use pinfold_abi::State;
 
-/// What a donation is to move: folios that adjoin in both spaces.
+/// Frames that one call takes from the host, cleans and gives to a guest; of a larger folio none.
+pub const MOVES_PER_CALL: u64 = 16;
+/// Frames cleaned by one call of a folio that was taken by another one.
+pub const CLEANS_PER_CALL: u64 = 64;
+
+/// What a donation is to move, or a share to let somebody use: folios that adjoin in both spaces.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct DonationClaim {
+pub struct FolioClaim {
     /// The first frame of the guest.
     pub gfn: Gfn,
     /// The first frame.
@@ -36,7 +45,9 @@ pub struct Donation<'a, M: Machine> {
     guest: &'a mut GuestMemory,
     frames: FrameRange<Physical>,
     place: FrameRange<Intermediate>,
-    order: Order,
+    claim: FolioClaim,
+    /// The folio that an earlier call has taken, and how many of its frames are cleaned.
+    begun: Option<(Whole, u16)>,
 }
 
 impl<M: Machine> Memory<M> {
@@ -44,12 +55,31 @@ impl<M: Machine> Memory<M> {
     pub fn donate<'a>(
         &'a mut self,
         guest: &'a mut GuestMemory,
-        claim: DonationClaim,
+        claim: FolioClaim,
     ) -> Result<Donation<'a, M>, Refusal> {
-        let (frames, place) = ranges(claim)?;
+        let (_, place) = ranges(claim)?;
         let is_ram = guest.is_ram_range(place) || mutant!(DonatesOutsideRam);
         if !is_ram || !Stage2::reaches(place) {
             return Err(Refusal::Invalid);
+        }
+        let step = seeded!(
+            DonatesUnbounded,
+            u64::MAX,
+            (MOVES_PER_CALL >> claim.order.raw()).max(1)
+        );
+        let count = claim.count.min(step);
+        let (frames, place) = ranges(FolioClaim { count, ..claim })?;
+        if let Some(begun) = self.begun(guest, claim)
+            && !mutant!(NeverGoesOn)
+        {
+            return Ok(Donation {
+                lent: Lent::new(self, 0, Need::Ordinary)?,
+                guest,
+                frames,
+                place,
+                claim,
+                begun: Some(begun),
+            });
         }
         let checked = self.folios.expect_host(frames);
         seeded!(DonatesAnything, Ok(()), checked)?;
@@ -75,8 +105,19 @@ impl<M: Machine> Memory<M> {
             guest,
             frames,
             place,
-            order: claim.order,
+            claim,
+            begun: None,
         })
+    }
+
+    /// The folio that the claim begins with, if an earlier call has taken it for just this place.
+    fn begun(&self, guest: &GuestMemory, claim: FolioClaim) -> Option<(Whole, u16)> {
+        let folio = self.folios.whole(claim.pfn);
+        let FolioState::Arriving { vm, gfn, done } = folio.state else {
+            return None;
+        };
+        let is_it = (vm, gfn) == (guest.slot, claim.gfn) && folio.order == claim.order;
+        is_it.then_some((folio, done))
     }
 
     /// Refuses unless the pin words of every folio in `frames` say that the host holds the one exclusive pin.
@@ -118,8 +159,8 @@ fn folios_of(frames: FrameRange<Physical>, order: Order) -> impl Iterator<Item =
 }
 
 /// The frames of a claim in both spaces, if they are aligned and not too many.
-fn ranges(
-    claim: DonationClaim,
+pub(super) fn ranges(
+    claim: FolioClaim,
 ) -> Result<(FrameRange<Physical>, FrameRange<Intermediate>), Refusal> {
     let count = claim
         .count
@@ -137,22 +178,91 @@ fn ranges(
 }
 
 impl<M: Machine> Donation<'_, M> {
-    /// Takes the folios from the host, then gives them to the guest.
-    pub fn commit(mut self) {
-        let grain = Grain::of(self.order);
-        self.lent.set_host(self.frames, grain, Content::Vacant);
-        let memory = &mut *self.lent.memory;
+    /// Takes the folios from the host, then gives them to the guest; of a large one, does the next part of that.
+    #[must_use]
+    pub fn commit(mut self) -> Progress {
+        if let Some((folio, cleaned)) = self.begun {
+            return self.go_on(folio, cleaned);
+        }
+        let is_clean = self.lent.memory.machine.forces_write_back();
+        if self.claim.order.frames() > MOVES_PER_CALL && !is_clean && !mutant!(DonatesUnbounded) {
+            self.take(FolioState::Arriving {
+                vm: self.guest.slot,
+                gfn: self.place.first(),
+                done: 0,
+            });
+            self.set_guest(Content::Park(self.frames.first()));
+            return self.progress(0);
+        }
+        self.take(FolioState::Guest {
+            vm: self.guest.slot,
+            gfn: self.place.first(),
+        });
+        if !is_clean {
+            self.clean(self.frames);
+        }
+        self.give();
+        self.progress(self.frames.count() >> self.claim.order.raw())
+    }
+
+    /// Cleans a part of a folio that was taken by an earlier call, and gives it to the guest after the last part.
+    fn go_on(mut self, folio: Whole, cleaned: u16) -> Progress {
+        let left = folio.order.frames().saturating_sub(u64::from(cleaned));
+        let now = left.min(CLEANS_PER_CALL);
+        let first = folio.head.checked_add(u64::from(cleaned));
+        let part = first.and_then(|first| FrameRange::new(first, now));
+        if let Some(part) = part
+            && !(cleaned > 0 && mutant!(GivesUncleaned))
+        {
+            self.clean(part);
+        }
+        if now < left {
+            let done = u16::try_from(now).unwrap_or(0).saturating_add(cleaned);
+            self.lent.memory.folios.note_done(folio, done);
+            return self.progress(0);
+        }
         let owner = FolioState::Guest {
             vm: self.guest.slot,
             gfn: self.place.first(),
         };
-        let order = seeded!(ForgetsOrder, Order::FRAME, self.order);
-        memory.folios.change(self.frames, State::Host, order, owner);
-        if !memory.machine.forces_write_back() && !mutant!(SkipsClean) {
-            self.frames
-                .frames()
-                .for_each(|frame| memory.machine.clean(frame));
+        self.lent
+            .memory
+            .folios
+            .change(self.frames, State::Arriving, folio.order, owner);
+        self.give();
+        self.progress(1)
+    }
+
+    /// So many folios are the guest's.
+    fn progress(&self, done: u64) -> Progress {
+        Progress {
+            done,
+            complete: done == self.claim.count,
         }
+    }
+
+    /// Takes the frames from the host.
+    fn take(&mut self, owner: FolioState) {
+        let grain = Grain::of(self.claim.order);
+        self.lent.set_host(self.frames, grain, Content::Vacant);
+        let memory = &mut *self.lent.memory;
+        let order = seeded!(ForgetsOrder, Order::FRAME, self.claim.order);
+        memory.folios.change(self.frames, State::Host, order, owner);
+        let count = self.frames.count();
+        memory.tally.donated = memory.tally.donated.wrapping_add(count);
+        self.guest.owned = self.guest.owned.saturating_add(count);
+    }
+
+    fn clean(&mut self, frames: FrameRange<Physical>) {
+        let machine = &mut self.lent.memory.machine;
+        if !mutant!(SkipsClean) {
+            frames.frames().for_each(|frame| machine.clean(frame));
+        }
+    }
+
+    /// Gives the frames to the guest.
+    fn give(&mut self) {
+        let memory = &mut *self.lent.memory;
         if mutant!(WipesDonation) {
             self.frames
                 .frames()
@@ -161,18 +271,21 @@ impl<M: Machine> Donation<'_, M> {
         if !mutant!(KeepsInstructions) {
             memory.machine.forget_instructions();
         }
-        let count = self.frames.count();
-        memory.tally.donated = memory.tally.donated.wrapping_add(count);
-        self.guest.owned = self.guest.owned.saturating_add(count);
         let mapping = seeded!(
             GuestCannotExecute,
             Mapping::SharedRam,
             memory.guest_mapping()
         );
-        let content = Content::Map(self.frames.first(), mapping);
+        self.set_guest(Content::Map(self.frames.first(), mapping));
+    }
+
+    fn set_guest(&mut self, content: Content) {
         let place = seeded!(MapsOneMore, self.place.longer(), self.place);
-        self.guest
-            .stage2
-            .set_range(place, grain, content, &mut self.lent.tables());
+        self.guest.stage2.set_range(
+            place,
+            Grain::of(self.claim.order),
+            content,
+            &mut self.lent.tables(),
+        );
     }
 }

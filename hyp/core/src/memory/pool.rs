@@ -26,7 +26,7 @@ impl<M: Machine> Memory<M> {
         &mut self,
         frames: FrameRange<Physical>,
     ) -> Result<PoolDonation<'_, M>, Refusal> {
-        if frames.count() > limit::MAX_FRAMES && !mutant!(LargeGift) {
+        if frames.count() > limit::MAX_GIFT && !mutant!(LargeGift) {
             return Err(Refusal::Invalid);
         }
         let checked = self.folios.expect_host(frames);

@@ -13,10 +13,11 @@ use crate::machine::Machine;
 use crate::refusal::Refusal;
 use crate::stage2::{Content, Entry, Grain, Mapping, Need};
 use crate::vm::GuestMemory;
-use pinfold_abi::State;
 
-/// Frames wiped in one call: about 200 instructions each, and as many again to move the frame, within 20,000.
+/// Frames wiped in one call: 440 instructions each, of 20,000.
 pub const WIPES_PER_CALL: u64 = 40;
+/// As many frames might be wiped while a folio moves.
+const WIPES_PER_FOLIO: u64 = 3;
 
 /// A reclaim that was checked whole.
 #[must_use = "nothing is reclaimed until it is committed"]
@@ -92,15 +93,14 @@ impl<M: Machine> Reclaim<'_, M> {
                     complete: false,
                 };
             }
-            self.unmap(gfn, folio);
-            let Some(left) = self.wipe(folio.head, wipes) else {
+            let Some(left) = self.wipe(gfn, folio, wipes) else {
                 return Progress {
                     done,
                     complete: false,
                 };
             };
-            wipes = left;
-            self.give_back(gfn, folio);
+            wipes = left.saturating_sub(seeded!(Unbounded, 0, WIPES_PER_FOLIO));
+            self.give_back(folio);
             next = gfn.checked_add(folio.order.frames());
         }
         Progress {
@@ -115,60 +115,57 @@ impl<M: Machine> Reclaim<'_, M> {
         FrameRange::new(gfn, self.range.count().checked_sub(done)?)
     }
 
-    /// Takes the folio from everybody who may use it, unless an earlier call has.
-    fn unmap(&mut self, gfn: Gfn, folio: Whole) {
+    /// Takes the folio from everybody who may use it, unless an earlier call has; if it is not wiped by this call, it waits parked.
+    fn unmap(&mut self, gfn: Gfn, folio: Whole, waits: bool) {
         let vm = self.guest.slot;
-        match folio.state {
-            FolioState::Guest { .. } => {}
-            FolioState::GuestSharedHost { .. } if mutant!(SharedStaysMapped) => {}
-            FolioState::GuestSharedHost { .. } => {
-                self.lent
-                    .set_host(folio.frames(), Grain::Pages, Content::Vacant);
-            }
-            FolioState::Host
-            | FolioState::Hyp { .. }
-            | FolioState::HostSharedHyp { .. }
-            | FolioState::Wiping { .. }
-            | FolioState::Poisoned
-            | FolioState::NotRam => return,
+        let is_shared = matches!(folio.state, FolioState::GuestSharedHost { .. });
+        if is_shared && !mutant!(SharedStaysMapped) {
+            self.lent
+                .set_host(folio.frames(), Grain::Pages, Content::Vacant);
         }
-        let place = FrameRange::folio(gfn, folio.order);
-        self.guest.stage2.set(
-            place,
-            Grain::of(folio.order),
-            Content::Park(folio.head),
-            &mut self.lent.tables(),
-        );
-        let wiping = FolioState::Wiping { vm, gfn, done: 0 };
-        self.lent
-            .memory
-            .folios
-            .change(folio.frames(), folio.state.number(), folio.order, wiping);
+        let is_parked = matches!(folio.state, FolioState::Wiping { .. });
+        if !is_parked || !waits {
+            let content = if waits {
+                Content::Park(folio.head)
+            } else {
+                Content::Vacant
+            };
+            let place = FrameRange::folio(gfn, folio.order);
+            let grain = Grain::of(folio.order);
+            self.guest
+                .stage2
+                .set(place, grain, content, &mut self.lent.tables());
+        }
+        if waits && !is_parked {
+            let wiping = FolioState::Wiping { vm, gfn, done: 0 };
+            let folios = &mut self.lent.memory.folios;
+            folios.change(folio.frames(), folio.state.number(), folio.order, wiping);
+        }
     }
 
-    /// Wipes what is left of the folio at `head`, at most `wipes` frames; returns how many more may be wiped, if all of it is.
-    fn wipe(&mut self, head: Pfn, wipes: u64) -> Option<u64> {
-        let memory = &mut *self.lent.memory;
-        let folio = memory.folios.whole(head);
-        let FolioState::Wiping { done, .. } = folio.state else {
-            return None;
+    /// Wipes what is left of a folio, at most `wipes` frames; returns how many more may be wiped, if all of it is.
+    fn wipe(&mut self, gfn: Gfn, folio: Whole, wipes: u64) -> Option<u64> {
+        let done = if let FolioState::Wiping { done, .. } = folio.state {
+            done
+        } else {
+            0
         };
         let left = folio.order.frames().saturating_sub(u64::from(done));
         let now = left.min(wipes);
+        self.unmap(gfn, folio, now < left);
+        let memory = &mut *self.lent.memory;
         let frames = folio.frames().frames().skip(usize::from(done));
         frames.zip(0..now).for_each(|(frame, _)| memory.wipe(frame));
-        let sum = u16::try_from(now).unwrap_or(u16::MAX).saturating_add(done);
-        memory.folios.note_wiped(folio, sum);
+        if now < left {
+            let sum = u16::try_from(now).unwrap_or(u16::MAX).saturating_add(done);
+            let folio = memory.folios.whole(folio.head);
+            memory.folios.note_done(folio, sum);
+        }
         wipes.checked_sub(left)
     }
 
     /// Makes a wiped folio the host's.
-    fn give_back(&mut self, gfn: Gfn, folio: Whole) {
-        let grain = Grain::of(folio.order);
-        let place = FrameRange::folio(gfn, folio.order);
-        self.guest
-            .stage2
-            .set(place, grain, Content::Vacant, &mut self.lent.tables());
+    fn give_back(&mut self, folio: Whole) {
         let count = folio.order.frames();
         let gone = seeded!(OwnedStays, 0, count);
         self.guest.owned = self.guest.owned.saturating_sub(gone);
@@ -177,13 +174,13 @@ impl<M: Machine> Reclaim<'_, M> {
         memory.tally.reclaimed = memory.tally.reclaimed.wrapping_add(count);
         memory.folios.change(
             folio.frames(),
-            State::Wiping,
+            folio.state.number(),
             Order::FRAME,
             FolioState::Host,
         );
         self.lent.set_host(
             folio.frames(),
-            grain,
+            Grain::of(folio.order),
             Content::Map(
                 folio.head,
                 seeded!(ReclaimedIsShared, Mapping::SharedRam, Mapping::Ram),

@@ -46,18 +46,8 @@ impl<M: Machine> Memory<M> {
         let FolioState::Guest { gfn: head, .. } = folio.state else {
             return Err(self.folios.refusal(0, pfn));
         };
-        let page = FrameRange::folio(gfn, Order::FRAME);
-        let in_guest = guest
-            .stage2
-            .tables_needed(page, Grain::Pages, &self.machine);
-        let in_host = self.host.tables_needed(
-            FrameRange::folio(pfn, Order::FRAME).identity(),
-            Grain::Pages,
-            &self.machine,
-        );
-        // A decoy's table goes when the decoy goes.
-        let in_host = in_host.max(usize::from(folio.order == Order::BLOCK));
-        let lent = Lent::new(self, in_guest.saturating_add(in_host), Need::Ordinary)?;
+        let tables = self.tables_for_part(guest, (gfn, pfn), folio);
+        let lent = Lent::new(self, tables, Need::Ordinary)?;
         Ok(Share {
             lent,
             guest,
@@ -95,8 +85,34 @@ impl<M: Machine> Memory<M> {
         })
     }
 
+    /// How many new tables it may take to make one frame of a folio differ from the rest, for its guest and for the host.
+    pub(super) fn tables_for_part(
+        &self,
+        guest: &GuestMemory,
+        frame: (Gfn, Pfn),
+        folio: Whole,
+    ) -> usize {
+        let (gfn, pfn) = frame;
+        let page = FrameRange::folio(gfn, Order::FRAME);
+        let in_guest = guest
+            .stage2
+            .tables_needed(page, Grain::Pages, &self.machine);
+        let in_host = self.host.tables_needed(
+            FrameRange::folio(pfn, Order::FRAME).identity(),
+            Grain::Pages,
+            &self.machine,
+        );
+        // A decoy's table goes when the decoy goes.
+        let in_host = in_host.max(usize::from(folio.order == Order::BLOCK));
+        in_guest.saturating_add(in_host)
+    }
+
     /// The frame behind `gfn`, and its folio.
-    fn guest_folio(&self, guest: &GuestMemory, gfn: Gfn) -> Result<(Pfn, Whole), Refusal> {
+    pub(super) fn guest_folio(
+        &self,
+        guest: &GuestMemory,
+        gfn: Gfn,
+    ) -> Result<(Pfn, Whole), Refusal> {
         match guest.stage2.lookup(gfn, &self.machine).entry {
             Entry::Leaf(pfn) => Ok((pfn, self.folios.whole(pfn))),
             Entry::Vacant | Entry::Parked(_) | Entry::Table(_) => {

@@ -49,11 +49,13 @@ use Status::{
 #[rustfmt::skip]
 /// For each state: what each deed, in the order of [`DEEDS`], returns. A deed on a gfn where the guest has nothing finds a hole;
 /// a reclaim skips holes.
-const MATRIX: [(State, [Status; 8]); 8] = [
+const MATRIX: [(State, [Status; 8]); 10] = [
     //                        donate  +pin    pool    pins    share   unshare +pin    reclaim
     (State::Host,            [Fine,   Pinned, Fine,   Fine,   Hole,   Hole,   Hole,   Fine]),
     (State::Hyp,             [Denied, Denied, Denied, Denied, Hole,   Hole,   Hole,   Fine]),
     (State::HostSharedHyp,   [Denied, Denied, Denied, Denied, Hole,   Hole,   Hole,   Fine]),
+    (State::HostSharedGuest, [Denied, Denied, Denied, Denied, Hole,   Hole,   Hole,   Fine]),
+    (State::Arriving,        [Denied, Denied, Denied, Denied, Hole,   Hole,   Hole,   Fine]),
     (State::Guest,           [Denied, Denied, Denied, Denied, Fine,   Denied, Denied, Fine]),
     (State::GuestSharedHost, [Denied, Denied, Denied, Denied, Denied, Fine,   Pinned, Fine]),
     (State::Wiping,          [Denied, Denied, Denied, Denied, Hole,   Hole,   Hole,   Fine]),
@@ -68,7 +70,10 @@ fn after(state: State, deed: Deed) -> State {
         (State::Host, Deed::Pins) => State::HostSharedHyp,
         (State::Guest, Deed::Share) => State::GuestSharedHost,
         (State::Host, Deed::Donate) | (State::GuestSharedHost, Deed::Unshare) => State::Guest,
-        (State::Guest | State::GuestSharedHost | State::Wiping, Deed::Reclaim) => State::Host,
+        (
+            State::Arriving | State::Guest | State::GuestSharedHost | State::Wiping,
+            Deed::Reclaim,
+        ) => State::Host,
         (state, _) => state,
     }
 }
@@ -145,28 +150,18 @@ fn world(state: State) -> (Fake, claim::Handle, u64) {
         ),
         Fine
     );
-    let vm = claim::Handle(
-        call(
-            &mut fake,
-            HostCall::VmCreate {
-                flags: claim::Flags(1),
-                vcpus: claim::Count(1),
-            },
-        )[2],
-    );
-    let region = HostCall::VmMemoryRegion {
-        vm,
-        first: claim::Gfn(GUEST),
-        count: claim::Count(1024),
-    };
-    assert_eq!(status(&mut fake, region), Fine);
+    let vm = create(&mut fake, 1, 1024);
     let mut it = IT;
     match state {
         State::Host => {}
         State::Hyp => it = EL2,
         State::HostSharedHyp => it = PIN_TABLE,
         State::NotRam => it = RAM + FRAMES,
-        State::Poisoned => poison(&mut fake, IT),
+        State::Poisoned => {
+            let pfn = claim::Pfn(IT);
+            assert_eq!(status(&mut fake, HostCall::MemPoison { pfn }), Fine);
+        }
+        State::HostSharedGuest => lend(&mut fake, IT),
         State::Guest | State::GuestSharedHost => {
             set_pins(&mut fake, IT, 0, pin_word::donatable(0));
             assert_eq!(donate(&mut fake, vm, GUEST, IT, 0), Fine);
@@ -174,9 +169,14 @@ fn world(state: State) -> (Fake, claim::Handle, u64) {
                 assert_eq!(share(&mut fake, vm), Fine);
             }
         }
+        State::Arriving => {
+            set_pins(&mut fake, IT, 9, pin_word::donatable(9));
+            assert_eq!(donate(&mut fake, vm, GUEST, IT, 9), Status::Again);
+        }
         State::Wiping => {
             set_pins(&mut fake, IT, 9, pin_word::donatable(9));
-            assert_eq!(donate(&mut fake, vm, GUEST, IT, 9), Fine);
+            while donate(&mut fake, vm, GUEST, IT, 9) == Status::Again {}
+            assert_eq!(state_of(&fake, IT), State::Guest);
             assert_eq!(status(&mut fake, HostCall::VmTeardownBegin { vm }), Fine);
             assert_eq!(reclaim(&mut fake, vm, GUEST, 512), Status::Again);
         }
@@ -185,14 +185,28 @@ fn world(state: State) -> (Fake, claim::Handle, u64) {
     (fake, vm, it)
 }
 
-/// Nothing poisons a frame yet; the state is done by hand as it would be.
-fn poison(fake: &mut Fake, frame: u64) {
-    let range = FrameRange::folio(pfn(frame), Order::FRAME);
-    let mut lent = Lent::new(&mut fake.memory, 1, Need::Ordinary).unwrap();
-    lent.set_host(range, Grain::Pages, Content::Vacant);
-    lent.memory
-        .folios
-        .change(range, State::Host, Order::FRAME, FolioState::Poisoned);
+/// A VM with guest RAM.
+fn create(fake: &mut Fake, flags: u64, frames: u64) -> claim::Handle {
+    let (flags, vcpus) = (claim::Flags(flags), claim::Count(1));
+    let vm = claim::Handle(call(fake, HostCall::VmCreate { flags, vcpus })[2]);
+    let (first, count) = (claim::Gfn(GUEST), claim::Count(frames));
+    let region = HostCall::VmMemoryRegion { vm, first, count };
+    assert_eq!(status(fake, region), Fine);
+    vm
+}
+
+/// Shares the frame with an ordinary VM.
+fn lend(fake: &mut Fake, frame: u64) {
+    let vm = create(fake, 0, 1);
+    let share = HostCall::MemShareGuest {
+        vm,
+        gfn: claim::Gfn(GUEST),
+        pfn: claim::Pfn(frame),
+        count: claim::Count(1),
+        order: claim::Order(0),
+        access: claim::Access(7),
+    };
+    assert_eq!(status(fake, share), Fine);
 }
 
 fn share(fake: &mut Fake, vm: claim::Handle) -> Status {

@@ -5,6 +5,8 @@
 //!
 //! An invalid descriptor may be *parked*: it keeps the frame that it mapped, so that a reclaim which was cut short finds it.
 
+use pinfold_abi::{ACCESS_EXECUTE, ACCESS_READ, ACCESS_WRITE};
+
 use crate::addr::{Frame, Pfn};
 use crate::machine::Table;
 
@@ -48,10 +50,64 @@ pub enum Mapping {
     Device,
     /// RAM of its own where stage 2 forces write-back (`HCR_EL2.FWB`, DDI 0487 D8.6.6).
     ForcedRam,
+    /// RAM of the host's that it may use like this.
+    Granted(Access),
+    /// The same where stage 2 forces write-back.
+    ForcedGranted(Access),
+}
+
+/// What a guest may do with RAM of the host's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Read.
+    Read,
+    /// Read and write.
+    ReadWrite,
+    /// Read and execute.
+    ReadExecute,
+    /// Read, write and execute.
+    All,
+}
+
+impl Access {
+    /// What `bits` of the wire stand for: whoever may do anything may read.
+    #[must_use]
+    pub const fn new(bits: u64) -> Option<Self> {
+        const READ_WRITE: u64 = ACCESS_READ | ACCESS_WRITE;
+        const READ_EXECUTE: u64 = ACCESS_READ | ACCESS_EXECUTE;
+        const ALL: u64 = READ_WRITE | READ_EXECUTE;
+        match bits {
+            ACCESS_READ => Some(Self::Read),
+            READ_WRITE => Some(Self::ReadWrite),
+            READ_EXECUTE => Some(Self::ReadExecute),
+            ALL => Some(Self::All),
+            _ => None,
+        }
+    }
+
+    /// Whether fetches are among it.
+    #[must_use]
+    pub const fn executes(self) -> bool {
+        match self {
+            Self::ReadExecute | Self::All => true,
+            Self::Read | Self::ReadWrite => false,
+        }
+    }
+
+    const fn attributes(self) -> u64 {
+        let permissions = match self {
+            Self::Read => READ_ONLY | EXECUTE_NEVER,
+            Self::ReadWrite => READ_WRITE | EXECUTE_NEVER,
+            Self::ReadExecute => READ_ONLY,
+            Self::All => READ_WRITE,
+        };
+        permissions | INNER_SHAREABLE | ACCESSED
+    }
 }
 
 const VALID: u64 = 1;
 const TABLE_OR_PAGE: u64 = 1 << 1;
+const READ_ONLY: u64 = 0b01 << 6;
 const READ_WRITE: u64 = 0b11 << 6;
 const INNER_SHAREABLE: u64 = 0b11 << 8;
 const ACCESSED: u64 = 1 << 10;
@@ -71,6 +127,8 @@ impl Mapping {
             Self::SharedRam => NORMAL | READ_WRITE | INNER_SHAREABLE | ACCESSED | EXECUTE_NEVER,
             Self::Device => DEVICE_NGNRE | READ_WRITE | ACCESSED | EXECUTE_NEVER,
             Self::ForcedRam => NORMAL_FORCED | READ_WRITE | INNER_SHAREABLE | ACCESSED,
+            Self::Granted(access) => NORMAL | access.attributes(),
+            Self::ForcedGranted(access) => NORMAL_FORCED | access.attributes(),
         }
     }
 }
@@ -175,6 +233,8 @@ mod tests {
             Mapping::SharedRam,
             Mapping::Device,
             Mapping::ForcedRam,
+            Mapping::Granted(Access::Read),
+            Mapping::ForcedGranted(Access::All),
         ] {
             for level in [Level::One, Level::Two, Level::Three] {
                 assert_eq!(
@@ -230,6 +290,9 @@ mod tests {
             Descriptor::leaf(Level::Three, frame, Mapping::SharedRam).raw(),
             0x0040_0000_4000_07FF
         );
+        let granted = |access| Descriptor::leaf(Level::Three, frame, Mapping::Granted(access));
+        assert_eq!(granted(Access::Read).raw(), 0x0040_0000_4000_077F);
+        assert_eq!(granted(Access::ReadExecute).raw(), 0x4000_077F);
         assert_eq!(
             Descriptor::leaf(Level::One, frame, Mapping::Device).raw(),
             0x0040_0000_4000_04C5

@@ -48,13 +48,25 @@ pub(crate) fn donate(
     for folio in 0..count {
         world.pin_folio(FIRST + offset + (folio << order), order);
     }
-    world.call(HostCall::MemDonate {
-        vm,
-        gfn: claim::Gfn(GUEST + offset),
-        pfn: claim::Pfn(FIRST + offset),
-        count: claim::Count(count),
-        order: claim::Order(u64::from(order)),
-    })
+    let mut done = 0;
+    loop {
+        let offset = offset + (done << order);
+        let mut x = world.call(HostCall::MemDonate {
+            vm,
+            gfn: claim::Gfn(GUEST + offset),
+            pfn: claim::Pfn(FIRST + offset),
+            count: claim::Count(count - done),
+            order: claim::Order(u64::from(order)),
+        });
+        if status(x) == Status::Again {
+            done += x[2];
+            continue;
+        }
+        if status(x) == Status::Ok {
+            x[2] += done;
+        }
+        return x;
+    }
 }
 
 pub(crate) fn tear_down(world: &mut World, vm: claim::Handle) {

@@ -120,7 +120,7 @@ impl World {
         assert_eq!(self.machine().walk(Vmid::HOST, HOLE), None);
         self.check_pool();
         self.check_guests();
-        let mut recount = [0_u64; 8];
+        let mut recount = [0_u64; 10];
         for pfn in RAM..RAM + self.frames {
             let state = self.hypervisor.memory.folios().whole(frame(pfn)).state;
             recount[usize::try_from(state.number().number()).unwrap()] += 1;
@@ -192,7 +192,7 @@ impl World {
         let content = machine.content.get(&pfn).copied().unwrap_or(0);
         let is_secret = content & !0xFF == SECRET;
         match (state, machine.walk(Vmid::HOST, pfn)) {
-            (FolioState::Host, Some((found, raw))) => {
+            (FolioState::Host | FolioState::HostSharedGuest { .. }, Some((found, raw))) => {
                 assert!(
                     found == pfn && raw & EXECUTE_NEVER == 0,
                     "the host's {pfn:#x} maps {found:#x}, {raw:#x}"
@@ -212,10 +212,16 @@ impl World {
                 );
             }
             (FolioState::Hyp { .. }, None) => assert!(!is_secret, "EL2's {pfn:#x} is unwiped"),
-            (FolioState::Guest { .. } | FolioState::Wiping { .. } | FolioState::Poisoned, None) => {
-            }
+            (
+                FolioState::Arriving { .. }
+                | FolioState::Guest { .. }
+                | FolioState::Wiping { .. }
+                | FolioState::Poisoned,
+                None,
+            ) => {}
             (
                 FolioState::Hyp { .. }
+                | FolioState::Arriving { .. }
                 | FolioState::Guest { .. }
                 | FolioState::Wiping { .. }
                 | FolioState::Poisoned,
@@ -232,19 +238,22 @@ impl World {
             }
             (state, found) => panic!("{pfn:#x} is {state:?}, and the host finds {found:?}"),
         }
-        if let Some((vm, _)) = state
-            .owner()
-            .filter(|_| !matches!(state, FolioState::Wiping { .. }))
-        {
-            let folio = self.hypervisor.memory.folios().whole(frame(pfn));
-            let (_, head) = folio.state.owner().unwrap();
-            let gfn = head.raw() + (pfn - folio.head.raw());
-            assert_eq!(
-                machine.walk(vm.vmid(), gfn).map(|(found, _)| found),
-                Some(pfn),
-                "{vm:?} does not map {pfn:#x}"
-            );
-        }
+        self.check_owner(pfn, state);
+    }
+
+    /// The VM that has a frame finds it.
+    fn check_owner(&self, pfn: u64, state: FolioState) {
+        let (FolioState::Guest { vm, .. } | FolioState::GuestSharedHost { vm, .. }) = state else {
+            return;
+        };
+        let folio = self.hypervisor.memory.folios().whole(frame(pfn));
+        let (_, head) = folio.state.owner().unwrap();
+        let gfn = head.raw() + (pfn - folio.head.raw());
+        assert_eq!(
+            self.machine().walk(vm.vmid(), gfn).map(|(found, _)| found),
+            Some(pfn),
+            "{vm:?} does not map {pfn:#x}"
+        );
     }
 }
 

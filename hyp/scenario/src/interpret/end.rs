@@ -2,12 +2,17 @@
 
 use alloc::format;
 use alloc::string::ToString;
-use pinfold_abi::claim::{Count, Flags, Gfn, Handle, Ipa, Number, Order, Pfn, Value, VcpuIndex};
-use pinfold_abi::{HostCall, State, Status, VCPU_POWERED_OFF, VM_PROTECTED};
+use pinfold_abi::claim::{
+    Access, Count, Flags, Gfn, Handle, Ipa, Number, Order, Pfn, Value, VcpuIndex,
+};
+use pinfold_abi::{
+    ACCESS_EXECUTE, ACCESS_READ, ACCESS_WRITE, HostCall, State, Status, VCPU_POWERED_OFF,
+    VM_PROTECTED,
+};
 
 use super::{Made, Run, Thing, wrong};
 use crate::executor::{Outcome, Step, Trouble};
-use crate::program::{Expression, Pin, PinKind, layout};
+use crate::program::{Expression, Pin, PinKind, VmKind, layout};
 use crate::puppet;
 
 /// Frames in one call.
@@ -34,10 +39,19 @@ impl Run<'_> {
     }
 
     /// A VM with guest RAM, an interrupt controller, vCPUs of which the first is on, and the puppet at home. It is started.
-    pub(super) fn make_vm(&mut self, name: &str, vcpus: &Expression) -> Result<(), Trouble> {
+    pub(super) fn make_vm(
+        &mut self,
+        name: &str,
+        vcpus: &Expression,
+        kind: VmKind,
+    ) -> Result<(), Trouble> {
         let vcpus = self.value(vcpus)?;
+        let flags = match kind {
+            VmKind::Protected => VM_PROTECTED,
+            VmKind::Ordinary => 0,
+        };
         let create = HostCall::VmCreate {
-            flags: Flags(VM_PROTECTED),
+            flags: Flags(flags),
             vcpus: Count(vcpus),
         };
         let [handle, ..] = self.must(create)?;
@@ -74,26 +88,37 @@ impl Run<'_> {
             })?;
         }
         self.must(HostCall::VmStart { vm })?;
+        self.move_in(vm, kind)
+    }
+
+    /// Puts the puppet where a VM starts.
+    fn move_in(&mut self, vm: Handle, kind: VmKind) -> Result<(), Trouble> {
         let home = self.on.take(0, 1)?;
         self.taken.push((home, 0, 1));
         self.on.load(home, puppet::CODE)?;
-        self.on.pin(
-            home,
-            0,
-            Pin {
-                kind: PinKind::Isolated,
-                count: 1,
+        let (gfn, pfn, count, order) = (Gfn(layout::HOME), Pfn(home), Count(1), Order(0));
+        let give = match kind {
+            VmKind::Protected => {
+                let kind = PinKind::Isolated;
+                self.on.pin(home, 0, Pin { kind, count: 1 })?;
+                HostCall::MemDonate {
+                    vm,
+                    gfn,
+                    pfn,
+                    count,
+                    order,
+                }
+            }
+            VmKind::Ordinary => HostCall::MemShareGuest {
+                vm,
+                gfn,
+                pfn,
+                count,
+                order,
+                access: Access(ACCESS_READ | ACCESS_WRITE | ACCESS_EXECUTE),
             },
-        )?;
-        let (gfn, pfn) = (Gfn(layout::HOME), Pfn(home));
-        self.must(HostCall::MemDonate {
-            vm,
-            gfn,
-            pfn,
-            count: Count(1),
-            order: Order(0),
-        })
-        .map(|_| ())
+        };
+        self.must(give).map(|_| ())
     }
 
     pub(super) fn take(
@@ -194,7 +219,7 @@ impl Run<'_> {
             }
         }
         for (first, count) in &made.given {
-            self.reclaim(vm, *first, *count)?;
+            self.take_back((vm, made.kind), *first, *count)?;
         }
         match self.status(HostCall::VmTeardownFinish { vm })? {
             (Some(Status::Ok), _) => Ok(()),
@@ -205,18 +230,23 @@ impl Run<'_> {
         }
     }
 
-    fn reclaim(&mut self, vm: Handle, first: u64, count: u64) -> Result<(), Trouble> {
+    fn take_back(
+        &mut self,
+        (vm, kind): (Handle, VmKind),
+        first: u64,
+        count: u64,
+    ) -> Result<(), Trouble> {
         let mut done = 0;
         for _ in 0..=count {
             if done >= count {
                 return Ok(());
             }
-            let rest = Count((count - done).min(STEP));
-            match self.status(HostCall::MemReclaim {
-                vm,
-                gfn: Gfn(first + done),
-                count: rest,
-            })? {
+            let (gfn, count) = (Gfn(first + done), Count((count - done).min(STEP)));
+            let call = match kind {
+                VmKind::Protected => HostCall::MemReclaim { vm, gfn, count },
+                VmKind::Ordinary => HostCall::MemUnshareGuest { vm, gfn, count },
+            };
+            match self.status(call)? {
                 (Some(Status::Ok | Status::Again), frames) => done += frames,
                 (status, _) => {
                     return wrong(format!(

@@ -9,23 +9,40 @@ use pinfold_abi::describe::CallInfo;
 use super::Parser;
 use super::values::{bind, bind_all};
 use crate::near;
-use crate::program::{Access, Action, By, Deed, Expression, PinKind};
+use crate::program::{Access, Action, By, Deed, Expression, PinKind, VmKind};
 use crate::words::{Command, Error, Word};
 
 /// What there is besides the calls.
-const VERBS: [&str; 14] = [
-    "vm", "page", "pages", "folio", "pin", "raw", "guest", "process", "kernel", "let", "repeat",
-    "each", "expect", "join",
+const VERBS: [&str; 15] = [
+    "vm", "page", "pages", "folio", "pin", "finish", "raw", "guest", "process", "kernel", "let",
+    "repeat", "each", "expect", "join",
 ];
 /// What a guest can do.
-const DEEDS: [&str; 8] = [
-    "share", "unshare", "read", "write", "fetch", "hvc", "spin", "resume",
+const DEEDS: [&str; 9] = [
+    "share",
+    "unshare",
+    "relinquish",
+    "read",
+    "write",
+    "fetch",
+    "hvc",
+    "spin",
+    "resume",
 ];
 
 /// The call with this name, in capitals or not.
 fn call_named(name: &str) -> Option<&'static CallInfo> {
     let wanted = name.to_ascii_uppercase().replace('-', "_");
     HostCall::TABLE.iter().find(|info| info.name == wanted)
+}
+
+/// What is called so.
+fn one_of<T: Copy>(names: &[(&'static str, T)], word: &Word, what: &str) -> Result<T, Error> {
+    let known = names.iter().find(|(name, _)| *name == word.text);
+    known.map(|(_, thing)| *thing).ok_or_else(|| {
+        let hint = near::hint(&word.text, names.iter().map(|(name, _)| *name));
+        word.error(format!("`{}` is no {what}{hint}", word.text))
+    })
 }
 
 fn unknown_verb(word: &Word) -> Error {
@@ -46,13 +63,22 @@ impl Parser {
     pub(super) fn action(&mut self, command: &Command) -> Result<Action, Error> {
         let (verb, rest) = (&command.first, command.rest.as_slice());
         if let Some(info) = call_named(&verb.text) {
-            return self.call(verb, info, rest);
+            return self.call(verb, info, rest, false);
         }
         match verb.text.as_str() {
             "vm" => self.vm(verb, rest),
             "page" => self.page(verb, rest),
             "pages" | "folio" => self.folios(verb, rest),
             "pin" => self.pin(verb, rest),
+            "finish" => match rest {
+                [call, rest @ ..] => match call_named(&call.text) {
+                    Some(info) => self.call(call, info, rest, true),
+                    None => Err(unknown_verb(call)),
+                },
+                [] => {
+                    Err(verb.error("`finish` takes a call, as in `finish mem_reclaim v ram 512`"))
+                }
+            },
             "raw" if (1..=8).contains(&rest.len()) => rest
                 .iter()
                 .map(|word| self.expression(word))
@@ -76,12 +102,13 @@ impl Parser {
         }
     }
 
-    /// `CALL arguments [-> name]`
+    /// `[finish] CALL arguments [-> name]`
     fn call(
         &mut self,
         verb: &Word,
         info: &'static CallInfo,
         rest: &[Word],
+        finish: bool,
     ) -> Result<Action, Error> {
         let (rest, result) = match rest {
             [rest @ .., arrow, name] if arrow.text == "->" => (rest, Some(name)),
@@ -106,19 +133,24 @@ impl Parser {
             info,
             arguments,
             into: kept,
+            finish,
         })
     }
 
-    /// `vm NAME [vcpus=N]`
+    /// `vm NAME [vcpus=N] [kind=KIND]`
     fn vm(&mut self, verb: &Word, rest: &[Word]) -> Result<Action, Error> {
-        let bound = bind(verb, &["name", "vcpus"], rest)?;
-        let [Some(name), vcpus] = bound.as_slice() else {
+        let bound = bind(verb, &["name", "vcpus", "kind"], rest)?;
+        let [Some(name), vcpus, kind] = bound.as_slice() else {
             return Err(verb.error("`vm` lacks a name"));
         };
+        let kind = kind.as_ref().map_or(Ok(VmKind::Protected), |word| {
+            one_of(VmKind::NAMES, word, "kind of VM")
+        })?;
         let vcpus = self.optional(vcpus.as_ref(), 1)?;
         Ok(Action::Vm {
             name: self.new_name(name)?,
             vcpus,
+            kind,
         })
     }
 
@@ -173,16 +205,7 @@ impl Parser {
         let [Some(frames), Some(kind), count, order] = bound.as_slice() else {
             return Err(verb.error("`pin` takes frames, a kind, and, if need be, count and order"));
         };
-        let known = PinKind::NAMES.iter().find(|(name, _)| *name == kind.text);
-        let unknown = || {
-            let names = PinKind::NAMES.iter().map(|(name, _)| *name);
-            kind.error(format!(
-                "`{}` is no kind of pin{}",
-                kind.text,
-                near::hint(&kind.text, names)
-            ))
-        };
-        let (_, pin) = *known.ok_or_else(unknown)?;
+        let pin = one_of(PinKind::NAMES, kind, "kind of pin")?;
         if pin == PinKind::Word && count.is_none() {
             return Err(verb.error("`pin ... word` takes the word"));
         }
@@ -234,6 +257,7 @@ impl Parser {
         Ok(match deed.text.as_str() {
             "share" => Deed::Share(one("gfn")?),
             "unshare" => Deed::Unshare(one("gfn")?),
+            "relinquish" => Deed::Relinquish(one("gfn")?),
             "read" => Deed::Read(one("gfn")?),
             "fetch" => Deed::Fetch(one("gfn")?),
             "spin" => Deed::Spin(one("times")?),

@@ -70,6 +70,18 @@ const WRONG: &[(&str, &str)] = &[
         "3:7: `isolatd` is no kind of pin; did you mean `isolated`?",
     ),
     (
+        "vm v kind=protcted",
+        "2:11: `protcted` is no kind of VM; did you mean `protected`?",
+    ),
+    (
+        "finish",
+        "2:1: `finish` takes a call, as in `finish mem_reclaim v ram 512`",
+    ),
+    (
+        "finish mem_reclam 1 2 3",
+        "2:8: `mem_reclam` is no verb; did you mean `mem_reclaim`?",
+    ),
+    (
         "vm v\nguest v shar ram",
         "3:9: `shar` is nothing that a guest can do; did you mean `share`?",
     ),
@@ -104,7 +116,7 @@ const WRONG: &[(&str, &str)] = &[
     ),
     (
         "page p; expect state p = MINE",
-        "2:26: `MINE` is no state; there are HOST HYP HOST_SHARED_HYP GUEST GUEST_SHARED_HOST WIPING POISONED NOT_RAM",
+        "2:26: `MINE` is no state; there are HOST HYP HOST_SHARED_HYP GUEST GUEST_SHARED_HOST WIPING POISONED NOT_RAM HOST_SHARED_GUEST ARRIVING",
     ),
     (
         "vm v; guest v spin 1; expect exit SHARD",

@@ -36,16 +36,20 @@ impl State {
             StateNumber::HostSharedHyp,
             StateNumber::Guest,
             StateNumber::GuestSharedHost,
+            StateNumber::HostSharedGuest,
+            StateNumber::Arriving,
             StateNumber::Wiping,
+            StateNumber::Poisoned,
         ];
         let numbers = self.owners.keys().map(|frame| self.state_number(*frame));
         let others = numbers.fold(others.map(|state| (state, 0)), |sums, number| {
             sums.map(|(state, sum)| (state, sum + u64::from(state == number)))
         });
         let ram: u64 = self.boot.ram.iter().map(|(_, count)| count).sum();
-        let [hyp, shared_hyp, guest, guest_shared, wiping] = others.map(|(_, sum)| sum);
-        let host = ram - (hyp + shared_hyp + guest + guest_shared + wiping);
-        let frames = [host, hyp, shared_hyp, guest, guest_shared, wiping];
+        let [hyp, shared_hyp, guest, guest_shared, moving @ ..] = others.map(|(_, sum)| sum);
+        let other = moving.iter().sum();
+        let host = ram - (hyp + shared_hyp + guest + guest_shared + other);
+        let frames = [host, hyp, shared_hyp, guest, guest_shared, other];
         done(Clause::Census, &frames)
     }
 

@@ -4,12 +4,21 @@ use pinfold_abi::{Counter, Status, limit, pin_word};
 
 use super::is_range;
 use crate::clause::Clause;
-use crate::ruling::{Refuse, Ruling, done, refuse, require};
+use crate::ruling::{Done, Refuse, Ruling, done, refuse, require};
 use crate::state::{FRAME_LIMIT, GFN_LIMIT, Held, Owner, State};
 use crate::vm::Phase;
 
+/// Frames that one donation moves; a larger folio takes several.
+const MOVES_PER_CALL: u64 = 16;
+
+/// Frames that a donation cleans which goes on with another one.
+const CLEANS_PER_CALL: u64 = 64;
+
 /// Frames that one reclaim wipes: what 20,000 instructions at EL2 are enough for.
 const WIPES_PER_CALL: u64 = 40;
+
+/// As many might be wiped while a folio moves.
+const WIPES_PER_FOLIO: u64 = 3;
 
 impl State {
     pub(crate) fn donate(
@@ -22,6 +31,7 @@ impl State {
     ) -> Ruling {
         let vm = self.vm(handle)?;
         vm.require(Clause::OnlyBeforeTeardown, &[Phase::Created, Phase::Live])?;
+        vm.require_protected(true)?;
         let malformed = refuse(Clause::DonateMalformed, Status::Invalid);
         let order = u8::try_from(order)
             .ok()
@@ -41,6 +51,11 @@ impl State {
             vm.is_ram(gfn, frames),
             refuse(Clause::DonateOutsideRam, Status::Invalid),
         )?;
+        if self.is_begun((handle, gfn, order), pfn) {
+            return Ok(self.go_on((pfn, order), count));
+        }
+        let total = frames;
+        let frames = total.min((MOVES_PER_CALL >> order).max(1) << order);
         self.require_hosts(Clause::DonateNotHosts, pfn, frames)?;
         for folio in (0..frames).step_by(1 << order) {
             self.require_exclusive_pin(pfn, folio, order)?;
@@ -52,17 +67,67 @@ impl State {
         }
         vm.frames
             .extend((0..frames).map(|index| (gfn + index, pfn + index)));
-        for index in 0..frames {
-            let held = Held {
-                vm: handle,
-                gfn: gfn + index,
-                order,
-            };
-            self.give(pfn + index, Owner::Guest(held));
-        }
+        self.take((handle, gfn, order), pfn, frames);
         self.count(Counter::FramesDonated, frames);
+        if frames > MOVES_PER_CALL {
+            return Ok(done(Clause::DonateBounded, &[0]).again());
+        }
+        self.cleaned += frames;
         self.forgotten += 1;
+        if frames < total {
+            return Ok(done(Clause::DonateBounded, &[frames >> order]).again());
+        }
         Ok(done(Clause::DonateGives, &[count]))
+    }
+
+    /// Takes frames from the host for a place: VM, GFN and order. A large folio is on its way from then on.
+    fn take(&mut self, place: (u64, u64, u8), pfn: u64, frames: u64) {
+        let (vm, gfn, order) = place;
+        for index in 0..frames {
+            let gfn = gfn + index;
+            let held = Held { vm, gfn, order };
+            let owner = if frames > MOVES_PER_CALL {
+                Owner::Arriving { held, cleaned: 0 }
+            } else {
+                Owner::Guest(held)
+            };
+            self.give(pfn + index, owner);
+        }
+    }
+
+    /// Whether an earlier call has taken the folio at `pfn` for this place: VM, GFN and order.
+    fn is_begun(&self, place: (u64, u64, u8), pfn: u64) -> bool {
+        let (vm, gfn, order) = place;
+        let there = Held { vm, gfn, order };
+        matches!(self.owner(pfn), Some(Owner::Arriving { held, .. }) if held == there)
+    }
+
+    /// Cleans a part of a folio (head and order) that was taken by an earlier call, the first of `count`.
+    fn go_on(&mut self, folio: (u64, u8), count: u64) -> Done {
+        let (head, order) = folio;
+        let frames = 1 << order;
+        let mut part = 0;
+        for pfn in head..head + frames {
+            if let Some(Owner::Arriving { held, cleaned }) = self.owner(pfn) {
+                let now = frames.min(cleaned + CLEANS_PER_CALL);
+                part = now - cleaned;
+                let owner = if now < frames {
+                    Owner::Arriving { held, cleaned: now }
+                } else {
+                    Owner::Guest(held)
+                };
+                self.give(pfn, owner);
+            }
+        }
+        self.cleaned += part;
+        if matches!(self.owner(head), Some(Owner::Arriving { .. })) {
+            return done(Clause::DonateGoesOn, &[0]).again();
+        }
+        self.forgotten += 1;
+        if count > 1 {
+            return done(Clause::DonateBounded, &[1]).again();
+        }
+        done(Clause::DonateGives, &[1])
     }
 
     /// Refuses unless the host's pin words say what G1 demands of the folio `index` frames after `first`.
@@ -89,9 +154,18 @@ impl State {
         Ok(())
     }
 
+    pub(crate) fn poison(&mut self, pfn: u64) -> Ruling {
+        let malformed = refuse(Clause::PoisonMalformed, Status::Invalid);
+        require(pfn < FRAME_LIMIT, malformed)?;
+        self.require_hosts(Clause::PoisonNotHosts, pfn, 1)?;
+        self.give(pfn, Owner::Poisoned);
+        Ok(done(Clause::PoisonTakes, &[]))
+    }
+
     pub(crate) fn reclaim(&mut self, handle: u64, first: u64, count: u64) -> Ruling {
         let vm = self.vm(handle)?;
         vm.require(Clause::OnlyAfterTeardownBegin, &[Phase::Dying])?;
+        vm.require_protected(true)?;
         let malformed = refuse(Clause::ReclaimMalformed, Status::Invalid);
         require(
             is_range(first, count, GFN_LIMIT) && count <= limit::MAX_FRAMES,
@@ -123,6 +197,7 @@ impl State {
                 return Ok(done(Clause::ReclaimBounded, &so_far).again());
             }
             self.give_back(handle, gfn, pfn, held.order);
+            left = left.saturating_sub(WIPES_PER_FOLIO);
             gfn += 1 << held.order;
             clause = Clause::ReclaimGives;
         }

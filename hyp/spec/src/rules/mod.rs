@@ -2,6 +2,7 @@
 
 mod debug;
 mod memory;
+mod ordinary;
 mod pins;
 mod pool;
 mod vcpus;

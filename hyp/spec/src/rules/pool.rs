@@ -10,7 +10,7 @@ use crate::state::{FRAME_LIMIT, Owner, State};
 
 impl State {
     pub(crate) fn donate_to_pool(&mut self, first: u64, count: u64) -> Ruling {
-        let is_sound = is_range(first, count, FRAME_LIMIT) && count <= limit::MAX_FRAMES;
+        let is_sound = is_range(first, count, FRAME_LIMIT) && count <= limit::MAX_GIFT;
         require(is_sound, refuse(Clause::PoolMalformed, Status::Invalid))?;
         self.require_hosts(Clause::PoolNotHosts, first, count)?;
         for frame in first..first + count {

@@ -19,7 +19,7 @@ const NOBODY: u64 = u64::MAX;
 impl State {
     /// EL2 chooses the handle.
     pub(crate) fn create_vm(&mut self, flags: u64, vcpus: u64, seen: Seen) -> Ruling {
-        let is_sound = flags == VM_PROTECTED && (1..=limit::MAX_VCPUS).contains(&vcpus);
+        let is_sound = flags & !VM_PROTECTED == 0 && (1..=limit::MAX_VCPUS).contains(&vcpus);
         require(is_sound, refuse(Clause::CreateMalformed, Status::Invalid))?;
         let slots = self.slots();
         let is_full = (0..limit::MAX_VMS).all(|slot| slots.contains(&slot));
@@ -29,7 +29,8 @@ impl State {
         let is_new = seen.result >> 8 != 0 && !self.handles.contains(&seen.result);
         let handle = if is_handle && is_new { seen.result } else { 0 };
         self.handles.insert(handle);
-        self.vms.insert(handle, Vm::new(vcpus));
+        self.vms
+            .insert(handle, Vm::new(flags == VM_PROTECTED, vcpus));
         Ok(done(Clause::Create, &[handle]))
     }
 

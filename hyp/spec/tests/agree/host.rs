@@ -126,7 +126,7 @@ impl Lockstep {
         })
     }
 
-    /// Pins folios, then donates them.
+    /// Pins folios, then donates them, in as many calls as it takes.
     pub(crate) fn give(
         &mut self,
         vm: claim::Handle,
@@ -136,7 +136,27 @@ impl Lockstep {
         order: u8,
     ) -> Judged<[u64; 18]> {
         (0..count).for_each(|folio| self.pin_folio(pfn + (folio << order), order));
-        self.donate(vm, gfn, pfn, count, u64::from(order))
+        self.donate_all(vm, gfn, pfn, count, order)
+    }
+
+    /// Donates folios, in as many calls as it takes.
+    pub(crate) fn donate_all(
+        &mut self,
+        vm: claim::Handle,
+        gfn: u64,
+        pfn: u64,
+        count: u64,
+        order: u8,
+    ) -> Judged<[u64; 18]> {
+        let mut done = 0;
+        loop {
+            let (gfn, pfn) = (gfn + (done << order), pfn + (done << order));
+            let x = self.donate(vm, gfn, pfn, count - done, u64::from(order))?;
+            if x[1] != pinfold_abi::Status::Again.number() {
+                return Ok(x);
+            }
+            done += x[2];
+        }
     }
 
     pub(crate) fn reclaim(&mut self, vm: claim::Handle, gfn: u64, count: u64) -> Judged<[u64; 18]> {
@@ -145,6 +165,55 @@ impl Lockstep {
             gfn: claim::Gfn(gfn),
             count: claim::Count(count),
         })
+    }
+
+    pub(crate) fn share_with_guest(
+        &mut self,
+        vm: claim::Handle,
+        folios: (u64, u64, u64, u64),
+        access: u64,
+    ) -> Judged<[u64; 18]> {
+        let (gfn, pfn, count, order) = folios;
+        self.call(HostCall::MemShareGuest {
+            vm,
+            gfn: claim::Gfn(gfn),
+            pfn: claim::Pfn(pfn),
+            count: claim::Count(count),
+            order: claim::Order(order),
+            access: claim::Access(access),
+        })
+    }
+
+    pub(crate) fn unshare_from_guest(
+        &mut self,
+        vm: claim::Handle,
+        gfn: u64,
+        count: u64,
+    ) -> Judged<[u64; 18]> {
+        let (gfn, count) = (claim::Gfn(gfn), claim::Count(count));
+        self.call(HostCall::MemUnshareGuest { vm, gfn, count })
+    }
+
+    pub(crate) fn protect_guest(
+        &mut self,
+        vm: claim::Handle,
+        gfn: u64,
+        count: u64,
+        access: u64,
+    ) -> Judged<[u64; 18]> {
+        let (gfn, count) = (claim::Gfn(gfn), claim::Count(count));
+        let access = claim::Access(access);
+        self.call(HostCall::MemProtectGuest {
+            vm,
+            gfn,
+            count,
+            access,
+        })
+    }
+
+    pub(crate) fn poison(&mut self, pfn: u64) -> Judged<[u64; 18]> {
+        let pfn = claim::Pfn(pfn);
+        self.call(HostCall::MemPoison { pfn })
     }
 
     pub(crate) fn line(&mut self, vm: claim::Handle, intid: u64, level: u64) -> Judged<[u64; 18]> {
@@ -158,11 +227,24 @@ impl Lockstep {
     /// A VM with guest RAM, an interrupt controller and two vCPUs, the second one off. It is not started.
     pub(crate) fn vm(&mut self) -> Judged<claim::Handle> {
         let vm = self.create(1, 2)?;
+        self.configure(vm)?;
+        Ok(vm)
+    }
+
+    /// An ordinary VM like it, started.
+    pub(crate) fn ordinary_vm(&mut self) -> Judged<claim::Handle> {
+        let vm = self.create(0, 2)?;
+        self.configure(vm)?;
+        self.start(vm)?;
+        Ok(vm)
+    }
+
+    fn configure(&mut self, vm: claim::Handle) -> Judged {
         self.region(vm, GUEST, GUEST_FRAMES)?;
         self.gic(vm, GICD, GICR)?;
         self.vcpu(vm, 0, 0)?;
         self.vcpu(vm, 1, 1)?;
-        Ok(vm)
+        Ok(())
     }
 
     /// Such a VM, started.
@@ -172,13 +254,16 @@ impl Lockstep {
         Ok(vm)
     }
 
-    /// Reclaims everything, as often as it takes, and ends the VM.
+    /// Reclaims everything, or ends its sharing, as often as it takes, and ends the VM.
     pub(crate) fn tear_down(&mut self, vm: claim::Handle) -> Judged {
         self.begin(vm)?;
         for first in [GUEST, GUEST + 512] {
             let mut done = 0;
             while done < 512 {
-                let x = self.reclaim(vm, first + done, 512 - done)?;
+                let mut x = self.reclaim(vm, first + done, 512 - done)?;
+                if x[1] == pinfold_abi::Status::WrongKind.number() {
+                    x = self.unshare_from_guest(vm, first + done, 512 - done)?;
+                }
                 if x[1] != 0 && x[1] != pinfold_abi::Status::Again.number() {
                     break;
                 }

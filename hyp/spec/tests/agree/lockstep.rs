@@ -180,15 +180,16 @@ impl Lockstep {
             context.pc = context.pc.wrapping_add(4);
         }
         let (registers, free) = (registers_of(context), self.free());
+        let is_denied = self.denies(vm, event);
         let deed = GuestDeed {
             vm: vm.0,
             vcpu,
             registers: &registers,
             event,
         };
-        let resumption = self
-            .hypervisor
-            .guest_exit(&mut loaded, exit(event), &self.processor);
+        let resumption =
+            self.hypervisor
+                .guest_exit(&mut loaded, exit(event, is_denied), &self.processor);
         let guest = registers_of(&loaded.vcpu.context);
         let told = match resumption {
             Resumption::Guest | Resumption::GuestWithFloatingPoint => {
@@ -212,6 +213,22 @@ impl Lockstep {
         };
         self.compare_step()?;
         Ok(told)
+    }
+
+    /// Whether stage 2 has an entry for what a guest does, and does not allow it.
+    fn denies(&self, vm: claim::Handle, event: GuestEvent) -> bool {
+        let (ipa, needed, wanted) = match event {
+            GuestEvent::Access { ipa, write, .. } => {
+                (ipa, if write { 1 << 7 } else { 1 << 6 }, u64::MAX)
+            }
+            GuestEvent::Fetch { ipa } => (ipa, 1 << 54, 0),
+            GuestEvent::Call | GuestEvent::Interrupt | GuestEvent::Impossible { .. } => {
+                return false;
+            }
+        };
+        let vmid = Vmid(u16::try_from(vm.0 & 0xFF).unwrap() + 1);
+        let found = self.hypervisor.memory.machine().walk(vmid, ipa >> 12);
+        found.is_some_and(|(_, raw)| raw & needed != wanted & needed)
     }
 
     /// Lets the host touch a frame that stage 2 keeps from it.
@@ -292,12 +309,16 @@ fn registers_of(context: &GuestContext) -> GuestRegisters {
     }
 }
 
-/// The exception that a guest's deed is.
-fn exit(event: GuestEvent) -> Exit {
+/// The exception that a guest's deed is: stage 2 has nothing there, or denies it.
+fn exit(event: GuestEvent, is_denied: bool) -> Exit {
     let fault = |ipa| Fault {
         ipa,
         address: ipa,
-        kind: FaultKind::Translation,
+        kind: if is_denied {
+            FaultKind::Permission
+        } else {
+            FaultKind::Translation
+        },
         table_walk: false,
     };
     match event {

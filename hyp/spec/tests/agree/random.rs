@@ -11,7 +11,7 @@ use proptest::test_runner::{
     FileFailurePersistence, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner,
 };
 
-use crate::directed::{FIRST, SHARE, UNSHARE};
+use crate::directed::{FIRST, RELINQUISH, SHARE, UNSHARE};
 use crate::host::GICD;
 use crate::lockstep::{FRAMES, GUEST, GUEST_FRAMES, HOLE, Judged, Lockstep, RAM};
 
@@ -20,11 +20,17 @@ use crate::lockstep::{FRAMES, GUEST, GUEST_FRAMES, HOLE, Judged, Lockstep, RAM};
 enum Step {
     /// A VM with all that it needs, started or not.
     Create {
+        protected: bool,
         vcpus: u64,
         starts: bool,
     },
     /// Pins folios as a donation wants them, but for one word that may be another, and donates them.
     Donate(Donation),
+    /// Shares folios with an ordinary VM.
+    Share {
+        folios: Donation,
+        access: u64,
+    },
     /// The host writes a pin word.
     Pin {
         pfn: u64,
@@ -81,11 +87,28 @@ struct Donation {
     word: Option<u32>,
 }
 
+impl Donation {
+    /// It, aligned to the order most of the time, and not too long.
+    fn aligned(self) -> Self {
+        let size = 1 << self.order;
+        let is_odd = self.count == 13;
+        let align = |frame: u64| if is_odd { frame } else { frame & !(size - 1) };
+        Self {
+            gfn: align(self.gfn),
+            pfn: align(self.pfn),
+            count: self.count.min(512 / size),
+            ..self
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Life {
     Start,
     Begin,
     Reclaim { gfn: u64, count: u64 },
+    Unshare { gfn: u64, count: u64 },
+    Protect { gfn: u64, count: u64, access: u64 },
     Finish,
     TearDown,
     Region { gfn: u64, count: u64 },
@@ -114,6 +137,7 @@ impl Argument {
             claim::Ipa::UNIT => self.small << 16,
             claim::Order::UNIT => self.small % 11,
             claim::VcpuIndex::UNIT | claim::Flags::UNIT => self.small % 3,
+            claim::Access::UNIT => self.small % 9,
             _ => self.small,
         };
         self.any.unwrap_or(fitting)
@@ -125,6 +149,8 @@ impl Argument {
 enum Deed {
     /// Shares the nth of its frames.
     Share(usize),
+    /// Gives the nth of its frames back.
+    Relinquish(usize),
     /// Takes the nth of its frames back; the host has pinned it exclusively, or not, or leaves its word alone.
     Unshare {
         nth: usize,
@@ -227,6 +253,7 @@ fn deed() -> impl Strategy<Value = Deed> {
     let width = prop_oneof![Just(1_u8), Just(2), Just(4), Just(8)];
     prop_oneof![
         24 => (0_usize..40).prop_map(Deed::Share),
+        8 => (0_usize..40).prop_map(Deed::Relinquish),
         30 => (0_usize..40, any::<Option<bool>>()).prop_map(|(nth, pinned)| Deed::Unshare { nth, pinned }),
         8 => (function, argument, prop_oneof![9 => Just(0_u64), 1 => Just(1)]).prop_map(|(id, x1, x2)| Deed::Call([id, x1, x2, 0])),
         3 => (place(), width, any::<bool>(), 0_u8..32)
@@ -237,11 +264,18 @@ fn deed() -> impl Strategy<Value = Deed> {
     ]
 }
 
+/// What may be done with shared frames: to read, most of the time.
+fn access() -> impl Strategy<Value = u64> {
+    prop_oneof![9 => (0_u64..4).prop_map(|rest| rest << 1 | 1), 1 => 0_u64..9]
+}
+
 fn life() -> impl Strategy<Value = Life> {
     prop_oneof![
         3 => Just(Life::Start),
         2 => Just(Life::Begin),
         6 => (gfn(), 1_u64..514).prop_map(|(gfn, count)| Life::Reclaim { gfn, count }),
+        3 => (gfn(), 1_u64..514).prop_map(|(gfn, count)| Life::Unshare { gfn, count }),
+        3 => (gfn(), 1_u64..514, access()).prop_map(|(gfn, count, access)| Life::Protect { gfn, count, access }),
         1 => Just(Life::Finish),
         1 => Just(Life::TearDown),
         1 => (gfn(), 0_u64..20).prop_map(|(gfn, count)| Life::Region { gfn: gfn + 4096, count }),
@@ -262,8 +296,21 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     let odd_word = prop_oneof![4 => Just(None), 1 => word().prop_map(Some)];
     let deeds = prop::collection::vec(deed(), 1..5);
+    let folios =
+        (vm(), gfn(), pfn(), 1_u64..20, order()).prop_map(|(vm, gfn, pfn, count, order)| {
+            Donation {
+                vm,
+                gfn,
+                pfn,
+                count,
+                order,
+                word: None,
+            }
+        });
     prop_oneof![
-        2 => (1_u64..4, any::<bool>()).prop_map(|(vcpus, starts)| Step::Create { vcpus, starts }),
+        2 => (any::<bool>(), 1_u64..4, any::<bool>())
+            .prop_map(|(protected, vcpus, starts)| Step::Create { protected, vcpus, starts }),
+        5 => (folios, access()).prop_map(|(folios, access)| Step::Share { folios, access }),
         9 => (vm(), gfn(), pfn(), 1_u64..20, order(), odd_word)
             .prop_map(|(vm, gfn, pfn, count, order, word)| Step::Donate(Donation { vm, gfn, pfn, count, order, word })),
         3 => (pfn(), word()).prop_map(|(pfn, word)| Step::Pin { pfn, word }),
@@ -292,8 +339,8 @@ impl Run {
         self.vms.get(vm).copied().unwrap_or(claim::Handle(0x100))
     }
 
-    fn create(&mut self, vcpus: u64, starts: bool) -> Judged {
-        let vm = self.both.create(1, vcpus)?;
+    fn create(&mut self, protected: bool, vcpus: u64, starts: bool) -> Judged {
+        let vm = self.both.create(u64::from(protected), vcpus)?;
         self.vms.push(vm);
         self.both.region(vm, GUEST, GUEST_FRAMES)?;
         self.both.gic(vm, GICD, 0x80A_0000)?;
@@ -321,11 +368,10 @@ impl Run {
             count,
             order,
             word,
-        } = donation;
+        } = donation.aligned();
+        // Some hosts call once and leave it at that.
+        let stops = gfn % 3 == 0;
         let size = 1 << order;
-        let is_odd = count == 13;
-        let align = |frame: u64| if is_odd { frame } else { frame & !(size - 1) };
-        let (gfn, pfn, count) = (align(gfn), align(pfn), count.min(512 / size));
         for folio in 0..count {
             for tail in 0..size {
                 let word = if tail == 0 {
@@ -339,10 +385,30 @@ impl Run {
         if let Some(word) = word {
             self.pin(pfn + count * size / 2, word);
         }
-        self.both
-            .donate(self.vm(vm), gfn, pfn, count, u64::from(order))?;
+        let vm = self.vm(vm);
+        if stops {
+            self.both.donate(vm, gfn, pfn, count, u64::from(order))?;
+        } else {
+            self.both.donate_all(vm, gfn, pfn, count, order)?;
+        }
         self.both.guests_write();
         Ok(())
+    }
+
+    /// Shares folios with a VM, which had better be an ordinary one.
+    fn share(&mut self, folios: Donation, access: u64) -> Judged {
+        let Donation {
+            vm,
+            gfn,
+            pfn,
+            count,
+            order,
+            ..
+        } = folios.aligned();
+        let folios = (gfn, pfn, count, u64::from(order));
+        self.both
+            .share_with_guest(self.vm(vm), folios, access)
+            .map(|_| ())
     }
 
     fn run(&mut self, vm: usize, vcpu: u64, answer: u64, deeds: &[Deed]) -> Judged {
@@ -371,6 +437,10 @@ impl Run {
             Deed::Share(nth) => {
                 let (gfn, _) = self.nth_frame(vm, nth, false);
                 ([SHARE, gfn << 12, 0, 0], GuestEvent::Call)
+            }
+            Deed::Relinquish(nth) => {
+                let (gfn, _) = self.nth_frame(vm, nth, false);
+                ([RELINQUISH, gfn << 12, 0, 0], GuestEvent::Call)
             }
             Deed::Unshare { nth, pinned } => {
                 let (gfn, pfn) = self.nth_frame(vm, nth, true);
@@ -415,6 +485,8 @@ impl Run {
             Life::Start => both.start(vm)?,
             Life::Begin => both.begin(vm)?,
             Life::Reclaim { gfn, count } => both.reclaim(vm, gfn, count)?,
+            Life::Unshare { gfn, count } => both.unshare_from_guest(vm, gfn, count)?,
+            Life::Protect { gfn, count, access } => both.protect_guest(vm, gfn, count, access)?,
             Life::Finish => both.finish(vm)?,
             Life::Region { gfn, count } => both.region(vm, gfn, count)?,
             Life::Vcpu { vcpu, flags } => both.vcpu(vm, vcpu, flags)?,
@@ -427,8 +499,13 @@ impl Run {
 
     fn step(&mut self, step: &Step) -> Judged {
         match *step {
-            Step::Create { vcpus, starts } => self.create(vcpus, starts),
+            Step::Create {
+                protected,
+                vcpus,
+                starts,
+            } => self.create(protected, vcpus, starts),
             Step::Donate(donation) => self.donate(donation),
+            Step::Share { folios, access } => self.share(folios, access),
             Step::Pin { pfn, word } => {
                 self.pin(pfn, word);
                 Ok(())
@@ -481,7 +558,8 @@ fn run(steps: &[Step]) -> Judged<Lockstep> {
         both: Lockstep::with_pins()?,
         vms: Vec::new(),
     };
-    run.create(2, true)?;
+    run.create(true, 2, true)?;
+    run.create(false, 1, true)?;
     for step in steps {
         run.step(step)?;
     }

@@ -40,7 +40,14 @@ fn guest_frames() -> Vec<u64> {
 
 fn counts() -> Vec<u64> {
     let mut places = LIMITS.to_vec();
-    places.extend([4, FRAMES, limit::MAX_FRAMES, 1024, 1024 * 256]);
+    places.extend([
+        4,
+        FRAMES,
+        limit::MAX_GIFT,
+        limit::MAX_FRAMES,
+        1024,
+        1024 * 256,
+    ]);
     around(&places, 2)
 }
 
@@ -78,7 +85,7 @@ fn refused_at(found: Option<(u64, Status)>) -> Option<Expected> {
 }
 
 fn pool_donate(first: u64, count: u64) -> Expected {
-    if !is_range(first, count, 36) || count > limit::MAX_FRAMES {
+    if !is_range(first, count, 36) || count > limit::MAX_GIFT {
         return INVALID;
     }
     refused_at(all_hosts(first, count)).unwrap_or((Status::Ok, None))

@@ -39,7 +39,7 @@ const MEANT: &[(Mutant, &str)] = &[
     ),
     (
         Mutant::FlushesOneLess,
-        "ReusedTooSoon missing TlbiOfItsAddress",
+        "LeftUnclean missing TlbiOfItsAddress",
     ),
     (
         Mutant::FreesBeforeFlush,

@@ -10,7 +10,7 @@ use guest_test::probe::Fault;
 use guest_test::smccc::{self, psci};
 use guest_test::tap::{Failure, Outcome};
 use guest_test::{check, check_eq, memory_probe, start, tests, timer};
-use pinfold_abi::pin_word;
+use pinfold_abi::{limit, pin_word};
 
 use super::processors::el2_frame;
 use super::snapshot::{self, Snapshot, expect_state};
@@ -132,7 +132,7 @@ tests! { "attacks":
             }
         }
         check!(borders > 0, "EL2's memory has no border");
-        for count in [2, 17, 512] {
+        for count in [2, 17, limit::MAX_GIFT] {
             calls::pool_donate(ram.first + ram.count - 1, count)
                 .refused_as_one_of(&[Status::NotPermitted, Status::NotRam], "a range over the end of RAM")?;
         }

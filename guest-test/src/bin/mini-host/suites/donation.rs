@@ -168,6 +168,27 @@ tests! { "donation":
         vm.end_after_teardown()?;
     }
 
+    /// A large folio takes several calls: it is nobody's in between, and comes back if the host leaves it at that.
+    in_steps {
+        let mut vm = Vm::puppet()?;
+        let folio = Folio::take_pinned(limit::MAX_ORDER)?;
+        let (handle, pfn, gfn) = (vm.handle(), folio.pfn(), SCRATCH_GFN.next_multiple_of(512));
+        let donate = || calls::mem_donate(handle, gfn, pfn, 1, u64::from(limit::MAX_ORDER));
+        let reply = crate::pool::fed(donate)?;
+        check!(reply.is(Status::Again), "the first call: {reply:x?}");
+        expect_state(pfn + 77, State::Arriving, "after the first call")?;
+        check!(folio.read(77 * FRAME).is_err(), "the host reads what it has given");
+        folio.set_pin(0);
+        check!(donate().is(Status::Again), "the second call");
+        refused(&vm, SCRATCH_GFN, pfn + 1, &[Status::NotPermitted], "a part of it elsewhere")?;
+        vm.teardown_begin().done("VM_TEARDOWN_BEGIN")?;
+        crate::vm::reclaim(handle, gfn, 512)?;
+        expect_state(pfn + 77, State::Host, "after the teardown")?;
+        check_eq!(folio.read(77 * FRAME), Ok(0), "the content after it");
+        vm.reclaim_all()?;
+        vm.end_after_teardown()?;
+    }
+
     /// Large folios of every order.
     of_every_order {
         for order in 0..=limit::MAX_ORDER {

@@ -50,6 +50,7 @@ fn passes(test: &str, vcpus: u64, partner: Partner) -> Outcome {
                 | ExitReason::MmioWrite
                 | ExitReason::Shared
                 | ExitReason::UnshareRequest
+                | ExitReason::Relinquished
                 | ExitReason::PoweredOff
                 | ExitReason::Crashed => {
                     return Err(Failure::new(format_args!("{test}: {event:x?}")));
@@ -81,6 +82,7 @@ fn run_others(vm: &mut Vm, vcpus: u64, on: u64) -> Result<u64, Failure> {
                 | ExitReason::MmioWrite
                 | ExitReason::Shared
                 | ExitReason::UnshareRequest
+                | ExitReason::Relinquished
                 | ExitReason::CpuOn
                 | ExitReason::SystemOff
                 | ExitReason::SystemReset

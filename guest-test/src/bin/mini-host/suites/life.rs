@@ -30,7 +30,7 @@ tests! { "life":
     /// Arguments of `VM_CREATE` and `VCPU_CREATE` without sense.
     creation_garbage {
         let before = Snapshot::take()?;
-        for (flags, vcpus) in [(0, 1), (2, 1), (u64::MAX, 1), (VM_PROTECTED, 0), (VM_PROTECTED, limit::MAX_VCPUS + 1), (VM_PROTECTED, u64::MAX)] {
+        for (flags, vcpus) in [(0, 0), (2, 1), (u64::MAX, 1), (VM_PROTECTED, 0), (VM_PROTECTED, limit::MAX_VCPUS + 1), (VM_PROTECTED, u64::MAX)] {
             calls::vm_create(flags, vcpus).refused_as_one_of(&[Status::Invalid, Status::Limit], "VM_CREATE without sense")?;
         }
         before.is_still_so("after refusals")?;

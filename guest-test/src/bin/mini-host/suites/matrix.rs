@@ -91,6 +91,7 @@ fn endures(test: &str, vcpus: u64, end: End) -> Outcome {
             | ExitReason::MemoryFault
             | ExitReason::Shared
             | ExitReason::UnshareRequest
+            | ExitReason::Relinquished
             | ExitReason::PoweredOff
             | ExitReason::SystemReset => {
                 return Err(Failure::new(format_args!("{exit:x?}")));

@@ -12,6 +12,7 @@ mod leaks;
 mod life;
 mod matrix;
 mod neighbours;
+mod ordinary;
 mod pins;
 mod pool_frames;
 mod processors;
@@ -19,6 +20,7 @@ mod registers;
 mod sharing;
 mod snapshot;
 mod storm;
+mod work;
 
 pub(crate) use processors::el2_frame;
 
@@ -34,11 +36,13 @@ pub(crate) const ALL: &[&[Test]] = &[
     life::TESTS,
     registers::TESTS,
     sharing::TESTS,
+    ordinary::TESTS,
     guest::TESTS,
     attacks::TESTS,
     neighbours::TESTS,
     matrix::TESTS,
     leaks::TESTS,
+    work::TESTS,
     storm::TESTS,
     attacks::last::TESTS,
 ];

@@ -55,7 +55,7 @@ tests! { "pool":
     garbage {
         let folio = Folio::take(0)?;
         let before = Snapshot::take()?;
-        for (pfn, count) in [(folio.pfn(), 0), (folio.pfn(), limit::MAX_FRAMES + 1), (folio.pfn(), u64::MAX), (u64::MAX, 2), (folio.pfn(), 1 << 52), (1 << 52, 1)] {
+        for (pfn, count) in [(folio.pfn(), 0), (folio.pfn(), limit::MAX_GIFT + 1), (folio.pfn(), u64::MAX), (u64::MAX, 2), (folio.pfn(), 1 << 52), (1 << 52, 1)] {
             calls::pool_donate(pfn, count)
                 .refused_as_one_of(&[Status::Invalid, Status::Limit, Status::NotRam], "POOL_DONATE without sense")?;
         }

@@ -104,6 +104,7 @@ fn guarded(test: &str) -> Outcome {
             | ExitReason::MmioWrite
             | ExitReason::Shared
             | ExitReason::UnshareRequest
+            | ExitReason::Relinquished
             | ExitReason::CpuOn
             | ExitReason::PoweredOff
             | ExitReason::SystemOff

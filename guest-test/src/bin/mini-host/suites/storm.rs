@@ -77,7 +77,7 @@ fn rage(argument: u64) -> u64 {
         }
         let number = match random.below(8) {
             0 => random.below(0x100),
-            1 | 2 => 0x40 + random.below(2),
+            1 | 2 => 0x40 + random.below(5),
             3 => 0x30 + random.below(6),
             _ => random.below(0x70),
         };
@@ -94,13 +94,29 @@ fn rage(argument: u64) -> u64 {
 fn one(number: u64, arguments: &mut [u64; 7], random: &mut Random) -> bool {
     let [first, count] = *FIELD.lock();
     match number {
-        // The pin table can be registered only once, and stays: not a matter for a storm.
-        0x10 => return false,
+        // The pin table can be registered only once, and stays; so does poison: not a matter for a storm.
+        0x10 | 0x45 => return false,
         0x20 => *arguments = [first + random.below(count), 1, 0, 0, 0, 0, 0],
-        0x30 => *arguments = [VM_PROTECTED, 1 + random.below(3), 0, 0, 0, 0, 0],
+        0x30 => {
+            *arguments = [
+                random.below(4) & VM_PROTECTED,
+                1 + random.below(3),
+                0,
+                0,
+                0,
+                0,
+                0,
+            ];
+        }
         0x31 => {
             let [_, gfn, frames, ..] = arguments;
             (*gfn, *frames) = (RAM_GFN, GFNS);
+        }
+        // An ordinary guest may write to what it gets.
+        0x42 => {
+            let [_, _, pfn, folios, order, ..] = arguments;
+            *order = random.below(4);
+            (*pfn, *folios) = (first + (random.below(count) & !7), 1);
         }
         0x39 => {
             let [_, _, register, value, ..] = arguments;
@@ -191,8 +207,8 @@ tests! { "storm":
         let before = Snapshot::take()?;
         for call in HostCall::TABLE {
             let id = bytes::low32(FUNCTION_BASE + call.number);
-            // These may rightly be done with a single bit: a pin table, a frame for the pool, a frame of the pool, a VM.
-            let may_succeed = matches!(call.number, 0x10 | 0x20 | 0x21 | 0x30);
+            // These may rightly be done with a single bit: a pin table, a frame for the pool, a frame of the pool, a VM, poison.
+            let may_succeed = matches!(call.number, 0x10 | 0x20 | 0x21 | 0x30 | 0x45);
             for bit in 0..64 {
                 if !may_succeed {
                     calls::call(id, &[1 << bit; 7]);

@@ -1,16 +1,17 @@
 //! Scenarios about what guests do with their memory.
 
 use pinfold_abi::{claim, pin_word};
-use pinfold_spec::GuestEvent;
+use pinfold_spec::{GuestEvent, TouchBy};
 
-use super::{FIRST, SHARE, UNSHARE, calls};
+use super::{FIRST, RELINQUISH, SHARE, UNSHARE, calls};
 use crate::host::GICD;
 use crate::lockstep::{GUEST, GUEST_FRAMES, Judged, Lockstep};
 
 scenarios! {
     guest_queries, guest_unknown, guest_malformed, share_missing, share_refused, share, share_splits, share_block,
     share_declined, share_stands, share_accepted, unshare_refused, unshare_asks, unshare, unshare_of_larger_pin,
-    unshare_repeats, unshare_declined, faults, fault_served, fetch_outside, mmio_read, mmio_write, mmio_answer,
+    unshare_repeats, unshare_declined, relinquish, relinquish_block, relinquish_nothing, relinquish_refused,
+    relinquish_hides_decoy, dry_relinquish, faults, fault_served, fetch_outside, mmio_read, mmio_write, mmio_answer,
 }
 
 /// A device of the VMM's.
@@ -83,6 +84,7 @@ fn guest_malformed() -> Judged<Lockstep> {
     for [x1, x2, x3] in arguments {
         both.guest(vm, 0, [SHARE, x1, x2, x3], GuestEvent::Call)?;
         both.guest(vm, 0, [UNSHARE, x1, x2, x3], GuestEvent::Call)?;
+        both.guest(vm, 0, [RELINQUISH, x1, x2, x3], GuestEvent::Call)?;
     }
     both.guest(vm, 0, [0xC600_0002, 1, 0, 0], GuestEvent::Call)?;
     Ok(both)
@@ -227,6 +229,77 @@ fn unshare_declined() -> Judged<Lockstep> {
     both.run(vm, 0, 1)?;
     both.guest(vm, 0, [0; 4], GuestEvent::Interrupt)?;
     both.run(vm, 0, 0)?;
+    Ok(both)
+}
+
+fn relinquish() -> Judged<Lockstep> {
+    let (mut both, vm) = running(3)?;
+    both.asks(vm, RELINQUISH, GUEST + 5)?;
+    both.run(vm, 0, 0)?;
+    both.asks(vm, RELINQUISH, GUEST + 4)?;
+    both.host_writes(FIRST + 5, 0x77);
+    both.give(vm, GUEST + 4, FIRST + 5, 1, 0)?;
+    both.run(vm, 0, 0)?;
+    both.asks(vm, SHARE, GUEST + 4)?;
+    both.tear_down(vm)?;
+    Ok(both)
+}
+
+fn relinquish_block() -> Judged<Lockstep> {
+    let (mut both, vm) = running(9)?;
+    for offset in [511, 0, 17] {
+        both.asks(vm, RELINQUISH, GUEST + offset)?;
+        both.run(vm, 0, 0)?;
+    }
+    both.guest(vm, 0, [0; 4], GuestEvent::Interrupt)?;
+    both.tear_down(vm)?;
+    Ok(both)
+}
+
+fn relinquish_nothing() -> Judged<Lockstep> {
+    let (mut both, vm) = running(0)?;
+    both.asks(vm, RELINQUISH, GUEST + 1)?;
+    both.asks(vm, RELINQUISH, GUEST)?;
+    both.run(vm, 0, 0)?;
+    both.asks(vm, RELINQUISH, GUEST)?;
+    Ok(both)
+}
+
+fn relinquish_refused() -> Judged<Lockstep> {
+    let (mut both, vm) = running(0)?;
+    for gfn in [0, GUEST - 1, GUEST + GUEST_FRAMES, 1 << 28] {
+        both.asks(vm, RELINQUISH, gfn)?;
+    }
+    both.guest(
+        vm,
+        0,
+        [RELINQUISH, (GUEST << 12) + 8, 0, 0],
+        GuestEvent::Call,
+    )?;
+    both.asks(vm, SHARE, GUEST)?;
+    both.run(vm, 0, 0)?;
+    both.asks(vm, RELINQUISH, GUEST)?;
+    Ok(both)
+}
+
+fn relinquish_hides_decoy() -> Judged<Lockstep> {
+    let mut both = Lockstep::with_pins()?;
+    let vm = both.live_vm()?;
+    both.give(vm, GUEST, FIRST, 1, 9)?;
+    both.run(vm, 0, 0)?;
+    both.touch(FIRST + 3, TouchBy::Kernel)?;
+    both.asks(vm, RELINQUISH, GUEST + 4)?;
+    both.tear_down(vm)?;
+    Ok(both)
+}
+
+/// A folio of 2 MiB cannot be split without tables.
+fn dry_relinquish() -> Judged<Lockstep> {
+    let (mut both, vm) = running(9)?;
+    for _ in 0..64 {
+        both.create(1, 1)?;
+    }
+    both.asks(vm, RELINQUISH, GUEST)?;
     Ok(both)
 }
 

@@ -1,7 +1,7 @@
 //! Scenarios about memory: pin tables, the pool, donations, reclaims.
 
 use pinfold_abi::{HostCall, claim, pin_word};
-use pinfold_spec::GuestEvent;
+use pinfold_spec::{GuestEvent, TouchBy};
 
 use super::{FIRST, SHARE};
 use crate::lockstep::{EL2, FRAMES, GUEST, GUEST_FRAMES, Judged, Lockstep, RAM, TABLE};
@@ -10,7 +10,7 @@ scenarios! {
     pins_malformed, pins_taken, pins_full, pins_not_hosts, pins_in_steps, pins_in_steps_not_hosts, pins, pool_malformed,
     pool_not_hosts, pool, pool_reclaim, pool_reclaim_none, donate_malformed, donate_unaligned, donate_outside_ram,
     donate_across_regions, donate_not_hosts, donate_not_ram, donate_without_pins, donate_beyond_pins, donate_not_pinned,
-    donate_tail_pinned, donate_occupied, donate, donate_block, donate_orders, donate_keeps_content, reclaim_malformed,
+    donate_tail_pinned, donate_occupied, donate, donate_block, donate_orders, donate_keeps_content, donate_bounded, donate_goes_on, donate_begun, donate_begun_and_reclaimed, poison_malformed, poison_not_hosts, poison, reclaim_malformed,
     reclaim_cuts, reclaim_holes, reclaim_bounded, reclaim_leaves_cut, reclaim_block, reclaim, reclaim_shared, rounds,
     dry_pool, dry_donation, dry_region, dry_vcpu, dry_share, dry_gift, end,
 }
@@ -95,7 +95,7 @@ fn pool_malformed() -> Judged<Lockstep> {
     let mut both = Lockstep::boot();
     for (first, count) in [
         (FIRST, 0),
-        (FIRST, 513),
+        (FIRST, 65),
         (1 << 36, 1),
         ((1 << 36) - 1, 2),
         (FIRST, u64::MAX),
@@ -124,7 +124,7 @@ fn pool() -> Judged<Lockstep> {
     let mut both = Lockstep::boot();
     both.pool_donate(FIRST + 7, 3)?;
     both.pool_donate(FIRST + 512 - 1, 2)?;
-    both.pool_donate(RAM, 512)?;
+    both.pool_donate(RAM, 64)?;
     Ok(both)
 }
 
@@ -316,6 +316,137 @@ fn donate_keeps_content() -> Judged<Lockstep> {
     let vm = both.vm()?;
     both.host_writes(FIRST, 0x1234);
     both.give(vm, GUEST, FIRST, 2, 0)?;
+    Ok(both)
+}
+
+fn donate_bounded() -> Judged<Lockstep> {
+    let mut both = Lockstep::with_pins()?;
+    let vm = both.vm()?;
+    (FIRST..FIRST + 60).for_each(|pfn| both.pin_folio(pfn, 0));
+    both.donate(vm, GUEST, FIRST, 25, 0)?;
+    both.donate(vm, GUEST + 24, FIRST + 24, 24, 0)?;
+    // What is beyond the bound is not looked at yet.
+    both.pin(FIRST + 200, pin_word::donatable(4));
+    both.donate(vm, GUEST + 208, FIRST + 208, 2, 4)?;
+    both.pin_folio(FIRST + 208, 4);
+    both.donate(vm, GUEST + 208, FIRST + 208, 2, 4)?;
+    both.donate(vm, GUEST + 224, FIRST + 224, 1, 4)?;
+    Ok(both)
+}
+
+fn donate_goes_on() -> Judged<Lockstep> {
+    let mut both = Lockstep::with_pins()?;
+    let vm = both.live_vm()?;
+    both.host_writes(FIRST + 128, 0x88);
+    both.pin_folio(FIRST + 128, 7);
+    both.pin_folio(FIRST + 256, 7);
+    both.donate(vm, GUEST + 128, FIRST + 128, 2, 7)?;
+    both.pin(FIRST + 128, 0);
+    for _ in 0..3 {
+        both.donate(vm, GUEST + 128, FIRST + 128, 2, 7)?;
+    }
+    both.donate(vm, GUEST + 128, FIRST + 128, 1, 7)?;
+    both.run(vm, 0, 0)?;
+    Ok(both)
+}
+
+/// What was begun is nobody's, and goes nowhere else.
+fn donate_begun() -> Judged<Lockstep> {
+    for order in [6, 9] {
+        let mut both = Lockstep::with_pins()?;
+        let (vm, other) = (both.live_vm()?, both.live_vm()?);
+        both.pin_folio(FIRST, order);
+        both.donate(vm, GUEST, FIRST, 1, u64::from(order))?;
+        both.donate(other, GUEST, FIRST, 1, u64::from(order))?;
+        both.donate(vm, GUEST + 512, FIRST, 1, u64::from(order))?;
+        both.give(vm, GUEST, FIRST, 1, 5)?;
+        both.give(vm, GUEST + 3, RAM, 1, 0)?;
+        both.pool_donate(FIRST + 1, 1)?;
+        both.touch(FIRST + 1, TouchBy::Kernel)?;
+        both.touch(FIRST + 2, TouchBy::Process)?;
+        both.call(HostCall::FolioQuery {
+            pfn: claim::Pfn(FIRST + 3),
+        })?;
+        both.call(HostCall::FolioCensus {})?;
+        both.run(vm, 0, 0)?;
+        let ipa = (GUEST + 1) << 12;
+        both.guest(vm, 0, [0; 4], GuestEvent::Fetch { ipa })?;
+        both.run(vm, 0, 0)?;
+        both.guest(vm, 0, [SHARE, ipa, 0, 0], GuestEvent::Call)?;
+        both.donate_all(vm, GUEST, FIRST, 1, order)?;
+        both.run(vm, 0, 0)?;
+        both.guest(vm, 0, [SHARE, ipa, 0, 0], GuestEvent::Call)?;
+        both.tear_down(vm)?;
+    }
+    Lockstep::with_pins()
+}
+
+fn donate_begun_and_reclaimed() -> Judged<Lockstep> {
+    for order in [6, 9] {
+        let mut both = Lockstep::with_pins()?;
+        let vm = both.live_vm()?;
+        both.host_writes(FIRST + 5, 0x99);
+        both.pin_folio(FIRST, order);
+        both.donate(vm, GUEST, FIRST, 1, u64::from(order))?;
+        both.donate(vm, GUEST, FIRST, 1, u64::from(order))?;
+        both.begin(vm)?;
+        both.donate(vm, GUEST, FIRST, 1, u64::from(order))?;
+        both.finish(vm)?;
+        both.tear_down(vm)?;
+    }
+    Lockstep::with_pins()
+}
+
+fn poison_malformed() -> Judged<Lockstep> {
+    let mut both = Lockstep::boot();
+    for pfn in [1 << 36, 1 << 36 | FIRST, u64::MAX] {
+        both.poison(pfn)?;
+    }
+    Ok(both)
+}
+
+fn poison_not_hosts() -> Judged<Lockstep> {
+    let mut both = Lockstep::with_pins()?;
+    let (vm, ordinary) = (both.live_vm()?, both.ordinary_vm()?);
+    both.give(vm, GUEST, FIRST, 1, 2)?;
+    both.share_with_guest(ordinary, (GUEST, FIRST + 8, 1, 0), 1)?;
+    for pfn in [
+        0,
+        RAM - 1,
+        RAM + FRAMES,
+        EL2,
+        TABLE,
+        FIRST,
+        FIRST + 1,
+        FIRST + 8,
+    ] {
+        both.poison(pfn)?;
+    }
+    Ok(both)
+}
+
+/// Nobody gets it, and nobody reaches it.
+fn poison() -> Judged<Lockstep> {
+    let mut both = Lockstep::with_pins()?;
+    let (vm, ordinary) = (both.live_vm()?, both.ordinary_vm()?);
+    both.host_writes(FIRST + 1, 0x66);
+    both.poison(FIRST + 1)?;
+    both.poison(FIRST + 1)?;
+    both.give(vm, GUEST, FIRST, 2, 0)?;
+    both.share_with_guest(ordinary, (GUEST, FIRST, 2, 0), 1)?;
+    both.pool_donate(FIRST + 1, 1)?;
+    both.register(FIRST + 1, RAM + FRAMES, 1)?;
+    for by in [
+        TouchBy::Process,
+        TouchBy::KernelForProcess,
+        TouchBy::KernelFetch,
+    ] {
+        both.touch(FIRST + 1, by)?;
+    }
+    both.call(HostCall::FolioQuery {
+        pfn: claim::Pfn(FIRST + 1),
+    })?;
+    both.call(HostCall::FolioCensus {})?;
     Ok(both)
 }
 

@@ -15,6 +15,7 @@ macro_rules! scenarios {
 
 mod guests;
 mod memory;
+mod ordinary;
 mod touches;
 mod vms;
 
@@ -26,6 +27,7 @@ pub(crate) fn scenarios() -> impl Iterator<Item = &'static Scenario> {
     [
         vms::SCENARIOS,
         memory::SCENARIOS,
+        ordinary::SCENARIOS,
         guests::SCENARIOS,
         touches::SCENARIOS,
     ]
@@ -39,6 +41,8 @@ pub(crate) const FIRST: u64 = RAM + 2 * 512;
 /// `MEM_SHARE` and `MEM_UNSHARE`.
 pub(crate) const SHARE: u64 = 0xC600_0003;
 pub(crate) const UNSHARE: u64 = 0xC600_0004;
+/// `MEM_RELINQUISH`.
+pub(crate) const RELINQUISH: u64 = 0xC600_0009;
 
 /// Makes vCPU 0 of a new VM call with these arguments.
 fn calls(x: [u64; 4]) -> Judged<(Lockstep, claim::Handle)> {

@@ -244,7 +244,7 @@ fn pool_status() -> Judged<Lockstep> {
 fn create_malformed() -> Judged<Lockstep> {
     let mut both = Lockstep::boot();
     for (flags, vcpus) in [
-        (0, 1),
+        (0, 0),
         (2, 1),
         (3, 1),
         (1, 0),
@@ -266,7 +266,9 @@ fn create() -> Judged<Lockstep> {
 
 fn many_vms() -> Judged<Lockstep> {
     let mut both = Lockstep::boot();
-    both.pool_donate(FIRST, 128)?;
+    for first in [FIRST, FIRST + 64] {
+        both.pool_donate(first, 64)?;
+    }
     for _ in 0..65 {
         both.create(1, 1)?;
     }
@@ -446,6 +448,10 @@ fn phases_after_teardown() -> Judged<Lockstep> {
     both.give(vm, GUEST, FIRST, 1, 0)?;
     both.line(vm, 32, 1)?;
     both.set(vm, 0, 0, 1)?;
+    let vm = both.ordinary_vm()?;
+    both.begin(vm)?;
+    both.share_with_guest(vm, (GUEST, FIRST, 1, 0), 1)?;
+    both.protect_guest(vm, GUEST, 1, 1)?;
     Ok(both)
 }
 

@@ -1,0 +1,123 @@
+//! Bounded work: no call about memory stays at EL2 for more than 20,000 instructions, however much it is asked for.
+//!
+//! Counted where time is the number of instructions, which the boot argument `icount` says; skipped elsewhere. A call is counted with
+//! the mini host's own part, some dozen instructions.
+
+use guest_test::tap::{Failure, Outcome};
+use guest_test::{check, line, tests, timer};
+use pinfold_abi::{VM_PROTECTED, limit, pin_word};
+
+use crate::calls::{self, Reply, Status};
+use crate::folio::Folio;
+use crate::vm::{EVERYTHING, SCRATCH_GFN, Vm};
+use crate::{frames, platform, pool};
+
+/// The most that a call may take.
+const BUDGET: u64 = 20_000;
+const ORDINARY: u64 = 0;
+
+/// Makes calls until `frames` frames are done, a folio being so many; gives the most instructions that one of them took.
+fn count(what: &str, frames: u64, folio: u64, call: impl Fn(u64) -> Reply) -> Result<u64, Failure> {
+    let (mut done, mut calls, mut most) = (0, 0_u64, 0);
+    while done < frames {
+        let start = timer::now();
+        let reply = call(done);
+        let instructions = (timer::now() - start) * (1_000_000 / timer::milliseconds(1));
+        check!(
+            reply.is(Status::Ok) || reply.is(Status::Again),
+            "{what} after {done} frames: {reply:x?}"
+        );
+        let [step, ..] = reply.results;
+        done += step * folio;
+        calls += 1;
+        most = most.max(instructions);
+        check!(calls < 1024, "{what} does not end");
+    }
+    line!("# {what}: {calls} calls, at most {most} instructions each");
+    Ok(most)
+}
+
+/// Each of these is within the budget.
+fn in_bounds(counts: &[u64]) -> Outcome {
+    let most = counts.iter().copied().max().unwrap_or(0);
+    check!(most <= BUDGET, "a call took {most} instructions");
+    Ok(())
+}
+
+/// Skips the test where nothing is counted.
+fn need_count() -> Outcome {
+    if platform::machine().option("icount").is_some() {
+        return Ok(());
+    }
+    Err(Failure::skip(format_args!("instructions are not counted")))
+}
+
+/// A VM with tables for the frames that the tests give it, so far from others that nothing is near.
+fn vm(flags: u64) -> Result<(Vm, u64), Failure> {
+    need_count()?;
+    frames::register()?;
+    Ok((
+        Vm::configured_as(flags, 1)?,
+        SCRATCH_GFN.next_multiple_of(512),
+    ))
+}
+
+tests! { "work":
+    /// 512 frames come to a protected VM and go back.
+    of_frames {
+        let (vm, gfn) = vm(VM_PROTECTED)?;
+        let folio = Folio::take(limit::MAX_ORDER)?;
+        let (handle, pfn, frames) = (vm.handle(), folio.pfn(), folio.frames());
+        (0..frames).for_each(|frame| frames::set_pin(pfn + frame, pin_word::donatable(0)));
+        let given = count("donating frames", frames, 1, |done| calls::mem_donate(handle, gfn + done, pfn + done, frames - done, 0))?;
+        vm.teardown_begin().done("VM_TEARDOWN_BEGIN")?;
+        let back = count("reclaiming frames", frames, 1, |done| calls::mem_reclaim(handle, gfn + done, frames - done))?;
+        vm.end_after_teardown()?;
+        in_bounds(&[given, back])?;
+    }
+
+    /// A folio of 2 MiB does.
+    of_a_block {
+        let (vm, gfn) = vm(VM_PROTECTED)?;
+        let folio = Folio::take_pinned(limit::MAX_ORDER)?;
+        let (handle, pfn, frames) = (vm.handle(), folio.pfn(), folio.frames());
+        let given = count("donating a block", frames, frames, |_| calls::mem_donate(handle, gfn, pfn, 1, 9))?;
+        vm.teardown_begin().done("VM_TEARDOWN_BEGIN")?;
+        let back = count("reclaiming a block", frames, 1, |done| calls::mem_reclaim(handle, gfn + done, frames - done))?;
+        vm.end_after_teardown()?;
+        in_bounds(&[given, back])?;
+    }
+
+    /// 512 frames, and a block, are shared with an ordinary VM, changed and taken from it.
+    of_shares {
+        let (vm, gfn) = vm(ORDINARY)?;
+        let folio = Folio::take(limit::MAX_ORDER)?;
+        let (handle, pfn, frames) = (vm.handle(), folio.pfn(), folio.frames());
+        let mut counts = [0; 6];
+        for (order, counts) in [0, 9].into_iter().zip(counts.chunks_mut(3)) {
+            let what = |verb| alloc::format!("{verb} folios of order {order}");
+            let steps = [
+                count(&what("sharing"), frames, 1 << order, |done| {
+                    let left = (frames - done) >> order;
+                    calls::mem_share_guest(handle, gfn + done, pfn + done, left, order, EVERYTHING)
+                })?,
+                count(&what("protecting"), frames, 1, |done| calls::mem_protect_guest(handle, gfn + done, frames - done, 1))?,
+                count(&what("unsharing"), frames, 1, |done| calls::mem_unshare_guest(handle, gfn + done, frames - done))?,
+            ];
+            counts.copy_from_slice(&steps);
+        }
+        vm.end()?;
+        in_bounds(&counts)?;
+    }
+
+    /// As many frames as one call takes come to the pool and go back.
+    of_the_pool {
+        need_count()?;
+        pool::drain()?;
+        let folio = Folio::take(6)?;
+        let (pfn, frames) = (folio.pfn(), limit::MAX_GIFT.min(folio.frames()));
+        let given = count("giving frames to the pool", frames, 1, |done| calls::pool_donate(pfn + done, frames - done))?;
+        let back = count("taking frames from the pool", frames, 1, |_| Reply { results: [1; 6], ..calls::pool_reclaim() })?;
+        in_bounds(&[given, back])?;
+    }
+}
