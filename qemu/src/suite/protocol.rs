@@ -64,7 +64,7 @@ const FAULTS: [Fault; 14] = [
         "missing Tlbi",
     ),
     fault("pinfold.fault=NoIsb", "protocol: NoIsb", ""),
-    fault("pinfold.fault=NoPublish", "protocol: Unpublished", ""),
+    fault("pinfold.fault=NoPublish", "protocol: LeftUnpublished", ""),
     fault(
         "pinfold.fault=NoOwnTlbi",
         "protocol: LeftUnclean",
