@@ -44,16 +44,25 @@ struct Pool {
     /// How many of the given frames the host has back; to the heap they are in use.
     #[cfg(feature = "oracle")]
     returned: usize,
+    /// A block was wanted that is nowhere, since the oracle last asked.
+    #[cfg(feature = "oracle")]
+    lacked: bool,
     kept: [usize; KEPT],
     kept_count: usize,
 }
 
 impl Pool {
     fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        self.own
+        let block = self
+            .own
             .alloc(layout)
             .or_else(|()| self.given.alloc(layout))
-            .ok()
+            .ok();
+        #[cfg(feature = "oracle")]
+        {
+            self.lacked |= block.is_none();
+        }
+        block
     }
 
     fn free(&mut self, block: NonNull<u8>, layout: Layout) {
@@ -80,6 +89,8 @@ static POOL: SpinMutex<Pool> = SpinMutex::new(Pool {
     given: Heap::empty(),
     #[cfg(feature = "oracle")]
     returned: 0,
+    #[cfg(feature = "oracle")]
+    lacked: false,
     kept: [0; KEPT],
     kept_count: 0,
 });
@@ -248,6 +259,12 @@ pub(crate) fn all_frames() -> u64 {
     let pool = pool();
     let bytes = pool.own.stats_total_bytes() + pool.given.stats_total_bytes();
     crate::width::wide(bytes / FRAME - pool.returned)
+}
+
+/// Whether a block was wanted that is nowhere, since this was last asked: frames may be free, and no two of them adjoining.
+#[cfg(feature = "oracle")]
+pub(crate) fn has_lacked() -> bool {
+    core::mem::take(&mut pool().lacked)
 }
 
 /// How many frames' worth of bytes are free.

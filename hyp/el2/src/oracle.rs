@@ -261,7 +261,13 @@ fn is_about_traces(x: &[u64; 18]) -> bool {
 fn begin(hypervisor: &mut Hypervisor<Watched>) -> u64 {
     let machine = hypervisor.memory.machine_mut();
     machine.begin();
+    heap::has_lacked();
     machine.pool_free()
+}
+
+/// How many frames were free for what core wanted: none if it did not find a block, though there be frames that lie apart.
+fn free_for_core(free: u64) -> u64 {
+    if heap::has_lacked() { 0 } else { free }
 }
 
 /// Performs a call.
@@ -269,6 +275,7 @@ pub(crate) fn host_call(call: &mut CallRegisters, cpu: usize) -> HostCallOutcome
     let mut hypervisor = hypervisor::lock();
     let (free, before) = (begin(&mut hypervisor), call.x);
     let outcome = hypervisor.host_call(call, cpu);
+    let free = free_for_core(free);
     judge("a call", |oracle| {
         oracle.host_call(&hypervisor, &before, call, &outcome, free)
     });
@@ -280,11 +287,11 @@ pub(crate) fn host_abort(abort: HostAbort) -> HostAbortOutcome {
     let mut hypervisor = hypervisor::lock();
     begin(&mut hypervisor);
     let outcome = hypervisor.host_abort(abort);
-    let by = match (abort.from_el0, abort.far_is_kernel, abort.instruction) {
-        (_, _, true) => TouchBy::KernelFetch,
-        (true, _, false) => TouchBy::Process,
+    let by = match (abort.instruction, abort.from_el0, abort.far_is_kernel) {
+        (true, ..) => TouchBy::Fetch,
+        (false, true, _) => TouchBy::Process,
         (false, false, false) => TouchBy::KernelForProcess,
-        (false, true, false) => TouchBy::Kernel,
+        (false, false, true) => TouchBy::Kernel,
     };
     let seen = match outcome {
         HostAbortOutcome::Retry => TouchSeen::Retry,
@@ -307,8 +314,9 @@ pub(crate) fn guest_exit(
     processor: &Processor,
 ) -> (Resumption, Deed) {
     let free = begin(hypervisor);
-    let deed = Deed::of(loaded, &exit, &ORACLE.wait().lock().spec, free);
+    let mut deed = Deed::of(loaded, &exit, &ORACLE.wait().lock().spec, free);
     let resumption = hypervisor.guest_exit(loaded, exit, processor);
+    deed.free = free_for_core(deed.free);
     if !matches!(resumption, Resumption::Host(_)) {
         let registers = registers_of(&loaded.vcpu.context);
         judge("an exit of a guest", |oracle| {

@@ -415,7 +415,7 @@ impl<M: Model> Modelled<M> {
             }
             (By::Kernel, Access::Read) => (TouchBy::Kernel, "kernel read"),
             (By::Kernel, Access::Write(_)) => (TouchBy::Kernel, "kernel write"),
-            (By::Kernel, Access::Fetch) => (TouchBy::KernelFetch, "kernel fetch"),
+            (By::Kernel, Access::Fetch) => (TouchBy::Fetch, "kernel fetch"),
         };
         self.note(how.to_string(), Some(frame));
         match (self.model.spec().host_rights(frame), access) {

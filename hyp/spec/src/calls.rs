@@ -32,14 +32,6 @@ pub(crate) fn name(call: &HostCall) -> &'static str {
         .map_or("", |info| info.name)
 }
 
-/// Whether a call takes frames of the pool that adjoin one another.
-pub(crate) const fn takes_adjoining(call: &HostCall) -> bool {
-    matches!(
-        call,
-        HostCall::VmCreate { .. } | HostCall::VcpuCreate { .. }
-    )
-}
-
 /// Whether a call may take frames of the pool, and how low it may leave it.
 pub(crate) fn floor(call: &HostCall) -> Option<u64> {
     match call {

@@ -38,7 +38,7 @@ clauses! {
     RefusalSaysWhere = "A refusal says which frame failed, and the folio word and pin word found there; 0 where none applies.";
     RefusalChangesNothing = "What was refused has changed nothing.";
     NothingElseChanges = "A call changes what it says, and nothing else.";
-    NoMemoryOnlyWhenDry = "`NO_MEMORY` is said only when the pool is near its floor, and only to who takes memory; to who takes frames that adjoin, also when the host fed the pool, which may be in pieces then.";
+    NoMemoryOnlyWhenDry = "`NO_MEMORY` is said only when the pool is near its floor, and only to who takes memory.";
     PoolFloor = "Only a gift to the pool may take its last 32 frames.";
     Version = "VERSION returns the version of the table.";
     Features = "FEATURES returns the limits of the table, and what EL2 took at boot.";

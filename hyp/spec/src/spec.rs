@@ -279,9 +279,7 @@ impl Spec {
         next.count(Counter::Calls, 1);
         let mut ruling = next.perform(call, looked);
         if looked.status == Some(Status::NoMemory) && !matches!(call, HostCall::PoolReclaim {}) {
-            // Frames that the host gave lie anywhere, and those that adjoin one another may be in use.
-            let is_in_pieces = calls::takes_adjoining(&call) && !self.state.given.is_empty();
-            ruling = out_of_memory(free, floor, is_in_pieces);
+            ruling = out_of_memory(free, floor);
         }
         if ruling.is_err() {
             next = self.state.clone();
@@ -374,9 +372,9 @@ impl Spec {
 }
 
 /// What `NO_MEMORY` is allowed for.
-fn out_of_memory(free: u64, floor: Option<u64>, is_in_pieces: bool) -> Ruling {
+fn out_of_memory(free: u64, floor: Option<u64>) -> Ruling {
     let refuse = crate::ruling::refuse(Clause::NoMemoryOnlyWhenDry, Status::NoMemory);
-    let is_dry = floor.is_some_and(|floor| free < floor + MOST_WANTED || is_in_pieces);
+    let is_dry = floor.is_some_and(|floor| free < floor + MOST_WANTED);
     // A status that is never returned, where it is wrong.
     let status = if is_dry { Status::NoMemory } else { Status::Ok };
     Err(Refuse { status, ..refuse })

@@ -14,8 +14,8 @@ pub enum TouchBy {
     KernelForProcess,
     /// The kernel, at its own address.
     Kernel,
-    /// The kernel, which wants to execute it; a process that does is refused likewise.
-    KernelFetch,
+    /// Whoever wants to execute it.
+    Fetch,
 }
 
 /// An access of the host that stage 2 stopped.
@@ -43,7 +43,7 @@ impl State {
     pub(crate) fn touch(&self, touch: Touch) -> (Clause, &'static [TouchSeen]) {
         use TouchSeen::{Decoy, Inject, Retry};
         let Touch { frame, by } = touch;
-        let is_data = by != TouchBy::KernelFetch;
+        let is_data = by != TouchBy::Fetch;
         let owner = self.owner(frame);
         let is_device =
             frame < GFN_LIMIT && !self.is_ram(frame) && !in_ranges(&self.boot.holes, frame);

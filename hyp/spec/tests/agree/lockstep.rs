@@ -240,10 +240,10 @@ impl Lockstep {
     pub(crate) fn touched(&mut self, frame: u64, by: TouchBy) -> Judged<TouchSeen> {
         let abort = HostAbort {
             ipa: Ipa::new(frame << 12).unwrap(),
-            far_is_kernel: matches!(by, TouchBy::Kernel | TouchBy::KernelFetch),
+            far_is_kernel: matches!(by, TouchBy::Kernel | TouchBy::Fetch),
             from_el0: by == TouchBy::Process,
-            write: by != TouchBy::KernelFetch,
-            instruction: by == TouchBy::KernelFetch,
+            write: by != TouchBy::Fetch,
+            instruction: by == TouchBy::Fetch,
             pc: 0,
         };
         let seen = match self.hypervisor.host_abort(abort) {

@@ -292,7 +292,7 @@ fn step() -> impl Strategy<Value = Step> {
         Just(TouchBy::KernelForProcess),
         Just(TouchBy::Kernel),
         Just(TouchBy::Kernel),
-        Just(TouchBy::KernelFetch)
+        Just(TouchBy::Fetch)
     ];
     let odd_word = prop_oneof![4 => Just(None), 1 => word().prop_map(Some)];
     let deeds = prop::collection::vec(deed(), 1..5);

@@ -191,7 +191,7 @@ impl World {
                 TouchBy::Process,
                 TouchBy::KernelForProcess,
                 TouchBy::Kernel,
-                TouchBy::KernelFetch,
+                TouchBy::Fetch,
             ];
             actions.extend(touches.map(|by| Action::Touch { page, by }));
         }

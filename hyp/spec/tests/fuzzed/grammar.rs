@@ -219,7 +219,7 @@ impl<'a> Player<'a> {
                     TouchBy::Process,
                     TouchBy::KernelForProcess,
                     TouchBy::Kernel,
-                    TouchBy::KernelFetch,
+                    TouchBy::Fetch,
                 ]);
                 let pfn = frame(self.bytes.byte());
                 return self.both.touch(pfn, by);

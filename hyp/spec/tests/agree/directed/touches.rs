@@ -15,7 +15,7 @@ const EVERYBODY: [TouchBy; 4] = [
     TouchBy::Process,
     TouchBy::KernelForProcess,
     TouchBy::Kernel,
-    TouchBy::KernelFetch,
+    TouchBy::Fetch,
 ];
 
 /// A started VM with a folio of the order and ten frames.
@@ -50,11 +50,7 @@ fn touch_shared() -> Judged<Lockstep> {
 
 fn touch_of_process() -> Judged<Lockstep> {
     let (mut both, _) = donated(0)?;
-    for by in [
-        TouchBy::Process,
-        TouchBy::KernelForProcess,
-        TouchBy::KernelFetch,
-    ] {
+    for by in [TouchBy::Process, TouchBy::KernelForProcess, TouchBy::Fetch] {
         both.touch(FIRST, by)?;
         both.touch(EL2, by)?;
     }
@@ -76,7 +72,7 @@ fn touch_decoy() -> Judged<Lockstep> {
         let (mut both, _) = donated(order)?;
         both.touch(FIRST, TouchBy::Kernel)?;
         both.touch(FIRST, TouchBy::Process)?;
-        both.touch(FIRST, TouchBy::KernelFetch)?;
+        both.touch(FIRST, TouchBy::Fetch)?;
         both.touch(FIRST + (1 << order) - 1, TouchBy::Kernel)?;
     }
     Lockstep::with_pins()
