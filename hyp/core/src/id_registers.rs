@@ -196,7 +196,8 @@ const REGISTERS: &[Row] = &[
 impl Field {
     fn seen(&self, physical: u64) -> u64 {
         let value = physical >> self.shift & 0xf;
-        let seen = if self.signed && value == 0xf {
+        let is_absent = self.signed && value == 0xf && !mutant!(AbsentIsThere);
+        let seen = if is_absent || mutant!(NoCeilings) {
             value
         } else {
             value.min(self.ceiling)
@@ -213,7 +214,7 @@ impl Processor {
         let row = REGISTERS
             .iter()
             .find(|row| row.crm == register.crm && row.op2 == register.op2);
-        Some(row.map_or(0, |row| {
+        Some(row.map_or(seeded!(ShowsUnlisted, *physical, 0), |row| {
             row.fields
                 .iter()
                 .fold(0, |value, field| value | field.seen(*physical))

@@ -60,7 +60,8 @@ impl Injection {
     /// The machine did not answer an instruction fetch of a guest in `pstate`.
     #[must_use]
     pub fn instruction_abort(pstate: u64, fault: Fault) -> Self {
-        Self::external(INSTRUCTION_ABORT, pstate, fault)
+        let class = seeded!(AbortsAsData, DATA_ABORT, INSTRUCTION_ABORT);
+        Self::external(class, pstate, fault)
     }
 
     fn external(class: u64, pstate: u64, fault: Fault) -> Self {

@@ -110,6 +110,7 @@ impl PsciCall {
     #[must_use]
     pub fn decode(function: u32, arguments: [u64; 3]) -> Option<Self> {
         let [first, second, third] = arguments;
+        let function = seeded!(AnyPsciWidth, function & !WIDE, function);
         Some(match function {
             VERSION => Self::Version,
             FEATURES => Self::Features(word(first)),
@@ -128,7 +129,9 @@ impl PsciCall {
                     target: first,
                     level: second,
                 },
-                SYSTEM_RESET2 => Self::SystemReset2 { kind: first },
+                SYSTEM_RESET2 => Self::SystemReset2 {
+                    kind: u64::from(word(first)),
+                },
                 _ => return None,
             },
         })
@@ -205,7 +208,7 @@ impl PowerStates {
     /// Performs `call` of vCPU `caller`.
     pub fn perform(&mut self, caller: usize, call: PsciCall) -> PsciOutcome {
         match call {
-            PsciCall::Version => PsciOutcome::Return(OFFERED_VERSION),
+            PsciCall::Version => PsciOutcome::Return(seeded!(OldPsci, 0x1_0000, OFFERED_VERSION)),
             PsciCall::Features(function) => PsciOutcome::Return(features(function)),
             PsciCall::CpuSuspend => PsciOutcome::Standby,
             PsciCall::CpuOff => self.switch_off(caller),
@@ -217,10 +220,16 @@ impl PowerStates {
             PsciCall::AffinityInfo { target, level } => {
                 PsciOutcome::Return(self.affinity_info(target, level))
             }
-            PsciCall::MigrateInfoType => PsciOutcome::Return(NO_TRUSTED_OS),
+            PsciCall::MigrateInfoType => {
+                PsciOutcome::Return(seeded!(MigratesAnything, 0, NO_TRUSTED_OS))
+            }
             PsciCall::SystemOff => PsciOutcome::System(SystemEvent::Off),
             PsciCall::SystemReset => PsciOutcome::System(SystemEvent::Reset(0)),
-            PsciCall::SystemReset2 { kind } => PsciOutcome::System(SystemEvent::Reset(kind)),
+            PsciCall::SystemReset2 { kind } if is_reset_type(kind) || mutant!(AnyResetType) => {
+                let kind = seeded!(ResetTypeUntold, 0, kind);
+                PsciOutcome::System(SystemEvent::Reset(kind))
+            }
+            PsciCall::SystemReset2 { .. } => PsciOutcome::Return(error(INVALID_PARAMETERS)),
         }
     }
 
@@ -232,7 +241,8 @@ impl PowerStates {
     }
 
     fn switch_on(&mut self, target: u64, entry: u64, argument: u64) -> PsciOutcome {
-        let found = u8::try_from(target & AFFINITY_BITS).ok();
+        let target = seeded!(CutsAffinity, target & AFFINITY_BITS, target);
+        let found = u8::try_from(target).ok();
         let Some((index, state)) =
             found.and_then(|index| Some((index, self.states.get_mut(usize::from(index))?)))
         else {
@@ -251,7 +261,7 @@ impl PowerStates {
 
     /// 0 on, 1 off, 2 starting (DEN0022 5.7); of several vCPUs the most awake one counts.
     fn affinity_info(&self, target: u64, level: u64) -> u64 {
-        if level > 3 {
+        if level > 3 || target & !AFFINITY_BITS != 0 {
             return error(INVALID_PARAMETERS);
         }
         let ignored = match level {
@@ -260,7 +270,7 @@ impl PowerStates {
             2 => 0xffff,
             _ => 0xff_ffff,
         };
-        let wanted = target & AFFINITY_BITS & !ignored;
+        let wanted = target & !ignored;
         let answers = (0_u64..)
             .zip(self.states)
             .filter(|(index, _)| index & !ignored == wanted);
@@ -268,21 +278,34 @@ impl PowerStates {
             .filter_map(|(_, state)| match state {
                 Power::Absent => None,
                 Power::On => Some((0, 0)),
-                Power::Starting { .. } => Some((1, 2)),
+                Power::Starting { .. } => Some((1, seeded!(StartingIsOff, 1, 2))),
                 Power::Off => Some((2, 1)),
             })
             .min()
-            .map_or(error(INVALID_PARAMETERS), |(_, answer)| answer)
+            .map_or(
+                seeded!(NobodyIsOff, 1, error(INVALID_PARAMETERS)),
+                |(_, answer)| answer,
+            )
     }
 }
 
-/// The affinity fields of an MPIDR: Aff3 and Aff2 to Aff0.
+/// Whether there is such a reset: the architecture's only one, or a vendor's (DEN0022, `SYSTEM_RESET2`).
+fn is_reset_type(kind: u64) -> bool {
+    const VENDOR: u64 = 1 << 31;
+    kind == 0 || kind & VENDOR != 0
+}
+
+/// The affinity fields of an MPIDR: Aff3 and Aff2 to Aff0. A target has zeroes elsewhere (DEN0022, 5.1.4).
 const AFFINITY_BITS: u64 = 0xff_00ff_ffff;
 
 /// `PSCI_FEATURES`: 0 for what we offer.
 fn features(function: u32) -> u64 {
     let known = function == SMCCC_VERSION || PsciCall::decode(function, [0; 3]).is_some();
-    if known { SUCCESS } else { error(NOT_SUPPORTED) }
+    if known || mutant!(OffersAnything) {
+        SUCCESS
+    } else {
+        error(NOT_SUPPORTED)
+    }
 }
 
 /// A negative return code in a register.
@@ -342,6 +365,34 @@ mod tests {
                 PsciOutcome::Return(error(INVALID_PARAMETERS))
             );
             assert_eq!(states, two());
+        }
+    }
+
+    #[test]
+    fn reserved_bits_name_nobody() {
+        for bits in [1 << 24, 1 << 31, 1 << 40, 1 << 63] {
+            let mut states = two();
+            let invalid = PsciOutcome::Return(error(INVALID_PARAMETERS));
+            assert_eq!(states.perform(0, on(1 | bits)), invalid);
+            let target = 1 | bits;
+            let info = PsciCall::AffinityInfo { target, level: 0 };
+            assert_eq!(states.perform(0, info), invalid);
+        }
+    }
+
+    #[test]
+    fn a_reset_is_the_architectures_or_a_vendors() {
+        let reset = |kind| {
+            let call = PsciCall::decode(0xc400_0012, [kind, 0, 0]).unwrap();
+            two().perform(0, call)
+        };
+        for kind in [0, 1 << 31, 0xffff_ffff] {
+            let outcome = PsciOutcome::System(SystemEvent::Reset(kind));
+            assert_eq!((reset(kind), reset(kind | 1 << 32)), (outcome, outcome));
+        }
+        for kind in [1, 0x7fff_ffff] {
+            let outcome = PsciOutcome::Return(error(INVALID_PARAMETERS));
+            assert_eq!(reset(kind), outcome);
         }
     }
 

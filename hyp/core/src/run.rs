@@ -73,7 +73,7 @@ impl<M: Machine> Hypervisor<M> {
             decline_share(&mut self.memory, &mut vm.memory, &mut vcpu, gfn);
         }
         if mutant!(ForgetsRegisters) {
-            vcpu.context = GuestContext::default();
+            vcpu.context.x = GuestContext::default().x;
         }
         vcpu.accept(answer);
         vcpu.ran = true;
@@ -116,20 +116,30 @@ impl<M: Machine> Hypervisor<M> {
         match exit {
             Exit::Interrupt if mutant!(SwallowsInterrupts) => Resumption::Guest,
             Exit::Interrupt => Resumption::Host(VcpuExit::Interrupt),
+            Exit::FloatingPoint if mutant!(NoFloatingPoint) => {
+                loaded.inject(Injection::undefined())
+            }
             Exit::FloatingPoint => Resumption::GuestWithFloatingPoint,
+            Exit::Timer if mutant!(TimerIsHosts) => Resumption::Host(VcpuExit::Interrupt),
             Exit::Timer => {
                 self.interrupts(loaded, processor, |vgic, vcpu| vgic.set_timer(vcpu, true))
             }
             Exit::Maintenance => self.interrupts(loaded, processor, |_, _| {}),
             Exit::WaitForInterrupt => self.wait(loaded, processor),
             Exit::WaitForEvent => {
-                loaded.vcpu.context.skip_instruction();
+                if !mutant!(EventRepeats) {
+                    loaded.vcpu.context.skip_instruction();
+                }
                 Resumption::Guest
             }
             Exit::Call(conduit) => self.call(loaded, conduit, processor),
             Exit::SystemRegister(access) => self.register(loaded, access, processor),
             Exit::DataAbort(abort) => self.data_abort(loaded, abort, processor),
             Exit::InstructionAbort(fault) => self.instruction_abort(loaded, fault),
+            Exit::Undefined if mutant!(SkipsUndefined) => {
+                loaded.vcpu.context.skip_instruction();
+                Resumption::Guest
+            }
             Exit::Undefined => loaded.inject(Injection::undefined()),
             Exit::SystemError(esr) | Exit::Unexpected(esr) => loaded.crash(esr),
         }
@@ -151,7 +161,7 @@ impl<M: Machine> Hypervisor<M> {
         // Known only now that the timer's registers are saved.
         let exit = if let VcpuExit::WaitForInterrupt { .. } = exit {
             VcpuExit::WaitForInterrupt {
-                deadline: vcpu.context.timer.deadline(),
+                deadline: seeded!(WaitsForEver, u64::MAX, vcpu.context.timer.deadline()),
             }
         } else {
             exit
@@ -221,7 +231,7 @@ impl<M: Machine> Hypervisor<M> {
             return loaded.crash(0);
         };
         let context = &mut loaded.vcpu.context;
-        if let Conduit::Smc(_) = conduit {
+        if matches!(conduit, Conduit::Smc(_)) && !mutant!(SmcRepeats) {
             // It trapped, so that PC is on it; from here on both conduits are alike.
             context.skip_instruction();
         }
@@ -348,7 +358,7 @@ impl<M: Machine> Hypervisor<M> {
                 Resumption::Host(VcpuExit::CpuOn { index })
             }
             PsciOutcome::Standby => {
-                context.answer([SUCCESS, 0, 0, 0]);
+                context.answer([seeded!(SuspendFails, NOT_SUPPORTED, SUCCESS), 0, 0, 0]);
                 self.standby(loaded, processor)
             }
             PsciOutcome::Off if mutant!(OffIsInterrupt) => Resumption::Host(VcpuExit::Interrupt),

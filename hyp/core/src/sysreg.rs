@@ -75,16 +75,19 @@ impl RegisterAccess {
                 .map_or(Answer::Undefined, Answer::Value),
             // AIDR_EL1.
             (3, 1, 0, 0, 7) if self.read => Answer::Value(0),
-            (2, 0, 1, 1, 4) if self.read => Answer::Value(OS_LOCK_OPEN),
+            (2, 0, 1, 1, 4) if self.read => Answer::Value(seeded!(NoOsLock, 0, OS_LOCK_OPEN)),
+            (3, 0, 1, 0, 1) if mutant!(NoActlr) => Answer::Undefined,
             // Self-hosted debug: MDSCR_EL1, the breakpoints and watchpoints, the OS lock, the claim tags; and the debug
             // communication channel (op1 3).
             // ACTLR_EL1.
             (2, 0 | 3, 0 | 1 | 7, _, _) | (3, 0, 1, 0, 1) => Answer::Value(0),
-            (3, 0, 12, 12, 5) => Answer::Value(ICC_SRE),
-            (3, 0, 12, 11, 5) if !self.read => Answer::SendSgi,
+            (3, 0, 12, 12, 5) => Answer::Value(seeded!(ShowsBypass, 1, ICC_SRE)),
+            (3, 0, 12, 11, 5) if !self.read => seeded!(NoSgis, Answer::Undefined, Answer::SendSgi),
             // ICC_ASGI1R_EL1, ICC_SGI0R_EL1: no other security state, no Group 0.
-            (3, 0, 12, 11, 6 | 7) if !self.read => Answer::Value(0),
-            _ => Answer::Undefined,
+            (3, 0, 12, 11, 6 | 7) if !self.read => {
+                seeded!(SendsForOthers, Answer::Undefined, Answer::Value(0))
+            }
+            _ => seeded!(UnknownIsZero, Answer::Value(0), Answer::Undefined),
         }
     }
 }

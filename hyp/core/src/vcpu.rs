@@ -167,7 +167,7 @@ impl Vcpu {
     #[must_use]
     pub fn reset() -> Self {
         let mut vcpu = Self::default();
-        vcpu.context.pstate = RESET_PSTATE;
+        vcpu.context.pstate = seeded!(StartsUnmasked, 5, RESET_PSTATE);
         vcpu.context.el1.sctlr = RESET_SCTLR;
         vcpu
     }

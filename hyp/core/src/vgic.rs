@@ -116,13 +116,14 @@ impl Vgic {
         } else {
             bank.lower(bit);
         }
-        Ok(self.destination(word, number % 32))
+        let destination = self.destination(word, number % 32);
+        Ok(seeded!(LineKicksFirst, Some(0), destination))
     }
 
     /// The virtual timer of `vcpu` is due, or not any more.
     pub fn set_timer(&mut self, vcpu: u8, due: bool) {
         if let Some(bank) = self.private.get_mut(usize::from(vcpu)) {
-            if due {
+            if due && !mutant!(TimerNeverDue) {
                 bank.raise(1 << VIRTUAL_TIMER_INTID);
             } else {
                 bank.lower(1 << VIRTUAL_TIMER_INTID);
@@ -135,7 +136,7 @@ impl Vgic {
         let bit = 1_u32 << (value >> 24 & 0xf);
         let others = value >> 40 & 1 == 1;
         // Aff3, Aff2, Aff1 and the range selector: our vCPUs have Aff0 0 to 7 and zeroes above.
-        let elsewhere = value & 0x00ff_f0ff_00ff_0000 != 0;
+        let elsewhere = value & 0x00ff_f0ff_00ff_0000 != 0 && !mutant!(SgisGoAnywhere);
         let targets = match (others, elsewhere) {
             (true, _) => !(1 << sender),
             (false, true) => 0,
@@ -159,7 +160,7 @@ impl Vgic {
             .get(usize::from(vcpu))
             .is_some_and(|bank| bank.deliverable() & !bank.active != 0);
         let shared = || (0..SHARED_BANKS).any(|word| self.destinations(word) >> vcpu & 1 == 1);
-        self.forwards && (private || shared())
+        self.forwards && (private || shared()) && !mutant!(SleepsThrough)
     }
 
     /// The vCPUs for which some interrupt waits, one bit each.

@@ -108,7 +108,8 @@ impl Spec {
             .get(&deed.vm)
             .and_then(|vm| vm.vcpus.get(&deed.vcpu));
         let guest = vcpu.ok_or_else(nobody)?.registers.clone();
-        let host = follows.exit.map(|[reason, first, second, third]| {
+        let exit = follows.exit.or_else(|| follows.leeway.exit(None));
+        let host = exit.map(|[reason, first, second, third]| {
             let told = [
                 SMCCC_SUCCESS,
                 Status::Ok.number(),

@@ -1,22 +1,20 @@
-//! What guests do, and what it must come to: their calls, their aborts, their power.
+//! What guests do, and what it must come to: their calls, their aborts.
 //!
-//! The interrupt controller, timers and trapped registers change nothing of who owns what; they are not specified here.
+//! Interrupts and what depends on them are judged if the specification is told of them: [`Spec::watch`](crate::Spec::watch).
 
 use pinfold_abi::{ACCESS_EXECUTE, ACCESS_READ, ACCESS_WRITE, Counter, ExitReason};
 
 use crate::clause::Clause;
-use crate::rules::REDISTRIBUTOR;
+use crate::rules::{Access, Encoding, REDISTRIBUTOR, Taken};
 use crate::state::{Held, Owner, State};
-use crate::vm::{Awaits, GuestRegisters, Power, Vm};
+use crate::vm::{Awaits, Extension, GuestRegisters, Vm};
 
 /// SMCCC `INVALID_PARAMETER`, -3.
 pub(crate) const INVALID_PARAMETER: u64 = u64::MAX - 2;
 /// SMCCC and PSCI `NOT_SUPPORTED`, -1.
-const NOT_SUPPORTED: u64 = u64::MAX;
-/// PSCI `INVALID_PARAMETERS`, `ALREADY_ON` and `ON_PENDING` (DEN0022, 5.2.2).
-const PSCI_INVALID: u64 = u64::MAX - 1;
-const ALREADY_ON: u64 = u64::MAX - 3;
-const ON_PENDING: u64 = u64::MAX - 4;
+pub(crate) const NOT_SUPPORTED: u64 = u64::MAX;
+/// `ICC_SGI1R_EL1` (IHI 0069, 12.2.20).
+pub(crate) const SGI: Encoding = [3, 0, 12, 11, 5];
 
 /// What a guest did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,11 +32,50 @@ pub enum GuestEvent {
         /// n; 31 is XZR.
         register: u8,
     },
+    /// A load to Xn that extends the sign, and that stage 2 stopped outside guest RAM; the PC is on it.
+    SignedLoad {
+        /// The first byte.
+        ipa: u64,
+        /// Bytes: 1, 2 or 4.
+        width: u8,
+        /// n; 31 is XZR.
+        register: u8,
+        /// To 64 bits rather than to 32, with zeroes above.
+        wide: bool,
+    },
     /// A fetch that stage 2 stopped.
     Fetch {
         /// The first byte.
         ipa: u64,
     },
+    /// `HVC` or `SMC` with any immediate; the PC is behind an `HVC`, and on an `SMC`.
+    CallBy {
+        /// `SMC`.
+        smc: bool,
+        /// Of the instruction.
+        immediate: u16,
+    },
+    /// `WFI`; the PC is on it.
+    Wait,
+    /// `WFE`; the PC is on it.
+    WaitForEvent,
+    /// An access of Xn to a system register that traps; the PC is on it.
+    Register {
+        /// Which register.
+        register: Encoding,
+        /// n; 31 is XZR.
+        transfer: u8,
+        /// `MRS`.
+        read: bool,
+    },
+    /// An instruction of an extension that it does not have.
+    Undefined,
+    /// Its first use of FP or Advanced SIMD.
+    FloatingPoint,
+    /// Nothing: its virtual timer fired.
+    Timer,
+    /// Nothing: its list registers want attention.
+    Maintenance,
     /// Nothing: an interrupt of the host came.
     Interrupt,
     /// An exception that it cannot raise; the exception class, where it stands in an ESR.
@@ -54,10 +91,47 @@ impl GuestEvent {
         match self {
             Self::Call => "guest call",
             Self::Access { .. } => "guest access",
+            Self::SignedLoad { .. } => "guest signed load",
             Self::Fetch { .. } => "guest fetch",
+            Self::CallBy { .. } => "guest call by",
+            Self::Wait => "guest wait",
+            Self::WaitForEvent => "guest wait for event",
+            Self::Register { .. } => "guest register",
+            Self::Undefined => "guest undefined",
+            Self::FloatingPoint => "guest floating point",
+            Self::Timer => "guest timer",
+            Self::Maintenance => "guest maintenance",
             Self::Interrupt => "interrupt",
             Self::Impossible { .. } => "guest crash",
         }
+    }
+
+    /// What it loads or stores.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all others do neither")]
+    const fn access(self) -> Option<Access> {
+        let (access, extension) = match self {
+            Self::Access {
+                ipa,
+                width,
+                write,
+                register,
+            } => ((ipa, width, write, register), Extension::Zeroes),
+            Self::SignedLoad {
+                ipa,
+                width,
+                register,
+                wide,
+            } => ((ipa, width, false, register), Extension::Sign { wide }),
+            _ => return None,
+        };
+        let (ipa, width, write, register) = access;
+        Some(Access {
+            ipa,
+            width,
+            write,
+            register,
+            extension,
+        })
     }
 }
 
@@ -98,20 +172,91 @@ pub(crate) struct Follows {
     pub(crate) exit: Option<[u64; 4]>,
     /// Table frames may have been missing: then the guest is told `INVALID_PARAMETER` instead.
     pub(crate) takes_memory: bool,
-    /// X0 is the virtual PSCI's business.
+    /// What the guest's registers become is not known.
     pub(crate) loose: bool,
+    /// Whether it is an exit is not known.
+    pub(crate) leeway: Leeway,
+    /// The exception that the guest takes.
+    pub(crate) takes: Option<Taken>,
 }
 
-fn goes_on(clause: Clause) -> Follows {
+/// What may be seen, where that is not known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Leeway {
+    /// Only what is said.
+    None,
+    /// It may be the exit `WFI` with this deadline.
+    Wait {
+        deadline: Option<u64>,
+        may_wait: bool,
+        may_go_on: bool,
+    },
+    /// It may be an exit that names vCPUs to kick.
+    Kick { must: u64, may: u64 },
+}
+
+impl Leeway {
+    /// Whom to kick is not known.
+    const ANYBODY: Self = Self::Kick {
+        must: 0,
+        may: u64::MAX,
+    };
+
+    /// The exit that is right: the one that was seen, if it may be.
+    pub(crate) fn exit(self, seen: Option<[u64; 4]>) -> Option<[u64; 4]> {
+        let [reason, first, ..] = seen.unwrap_or_default();
+        let wait = ExitReason::Wfi.number();
+        let kick = ExitReason::Kick.number();
+        match self {
+            Self::Wait {
+                may_go_on: true, ..
+            } if seen.is_none() => None,
+            Self::Wait {
+                deadline,
+                may_wait: true,
+                ..
+            } => Some([wait, deadline.unwrap_or(first), 0, 0]),
+            Self::Kick { must, may } => {
+                let is_right = reason == kick && first & must == must && first & !may == 0;
+                let vcpus = if is_right { first } else { must };
+                (vcpus != 0).then_some([kick, vcpus, 0, 0])
+            }
+            Self::None | Self::Wait { .. } => None,
+        }
+    }
+
+    /// The clause that says whether it is an exit, where that is not the one that decided.
+    pub(crate) fn clause(self, seen: Option<[u64; 4]>) -> Option<Clause> {
+        let is_kick = |[reason, ..]: [u64; 4]| reason == ExitReason::Kick.number();
+        match self {
+            Self::Wait {
+                may_wait: false, ..
+            } => Some(Clause::WaitPending),
+            Self::Kick { .. } if seen.is_none_or(is_kick) => Some(Clause::GicKicks),
+            Self::None | Self::Wait { .. } | Self::Kick { .. } => None,
+        }
+    }
+}
+
+pub(crate) fn goes_on(clause: Clause) -> Follows {
     Follows {
         clause,
         exit: None,
         takes_memory: false,
         loose: false,
+        leeway: Leeway::None,
+        takes: None,
     }
 }
 
-fn exits(clause: Clause, reason: ExitReason, details: [u64; 3]) -> Follows {
+pub(crate) fn takes(clause: Clause, exception: Taken) -> Follows {
+    Follows {
+        takes: Some(exception),
+        ..goes_on(clause)
+    }
+}
+
+pub(crate) fn exits(clause: Clause, reason: ExitReason, details: [u64; 3]) -> Follows {
     let [first, second, third] = details;
     Follows {
         exit: Some([reason.number(), first, second, third]),
@@ -147,6 +292,29 @@ impl State {
         let registers = &mut vcpu.registers;
         let follows = match event {
             GuestEvent::Call => return self.guest_call(handle, index),
+            GuestEvent::CallBy { smc, immediate } => {
+                return self.call_by(handle, index, smc, immediate);
+            }
+            GuestEvent::Wait => {
+                registers.pc = registers.pc.wrapping_add(4);
+                self.vms.get_mut(&handle)?.vcpus.insert(index, vcpu);
+                return self.waits(handle, index, Clause::Wait);
+            }
+            GuestEvent::WaitForEvent => {
+                registers.pc = registers.pc.wrapping_add(4);
+                goes_on(Clause::WaitEvent)
+            }
+            GuestEvent::Register {
+                register,
+                transfer,
+                read,
+            } => return self.register((handle, index), register, transfer, read),
+            GuestEvent::Undefined => takes(Clause::InstructionUndefined, Taken::UNDEFINED),
+            GuestEvent::FloatingPoint => goes_on(Clause::FloatingPoint),
+            GuestEvent::Timer | GuestEvent::Maintenance => {
+                self.attends(handle, index, event == GuestEvent::Timer);
+                return Some(goes_on(Clause::Attention));
+            }
             GuestEvent::Interrupt => exits(Clause::Interrupted, ExitReason::Interrupt, [0; 3]),
             GuestEvent::Impossible { class } => {
                 vcpu.crashed = Some(class);
@@ -155,40 +323,56 @@ impl State {
             GuestEvent::Fetch { ipa } if self.vms.get(&handle)?.is_ram(ipa >> 12, 1) => {
                 self.missing(handle, ipa, 2)
             }
-            GuestEvent::Fetch { .. } => goes_on(Clause::FetchOutside),
-            GuestEvent::Access {
-                ipa,
-                width,
-                write,
-                register,
-            } => {
-                let vm = self.vms.get(&handle)?;
-                if vm.is_ram(ipa >> 12, 1) {
-                    self.missing(handle, ipa, u64::from(write))
-                } else {
-                    registers.pc = registers.pc.wrapping_add(4);
-                    let (bytes, value) =
-                        (u64::from(width), extend(registers.read(register), width));
-                    if vm.is_gic(ipa) {
-                        Follows {
-                            loose: true,
-                            ..goes_on(Clause::Gic)
-                        }
-                    } else if write {
-                        exits(
-                            Clause::MmioWrite,
-                            ExitReason::MmioWrite,
-                            [ipa, bytes, value],
-                        )
-                    } else {
-                        vcpu.awaits = Awaits::Load { width, register };
-                        exits(Clause::MmioRead, ExitReason::MmioRead, [ipa, bytes, 0])
-                    }
-                }
+            GuestEvent::Fetch { .. } => takes(Clause::FetchOutside, Taken::FETCH),
+            GuestEvent::Access { .. } | GuestEvent::SignedLoad { .. } => {
+                return self.access(handle, index, event.access()?);
             }
         };
         self.vms.get_mut(&handle)?.vcpus.insert(index, vcpu);
         Some(follows)
+    }
+
+    /// A load or store that stage 2 stopped.
+    fn access(&mut self, handle: u64, index: u64, access: Access) -> Option<Follows> {
+        let Access {
+            ipa,
+            width,
+            write,
+            register,
+            extension,
+        } = access;
+        let room = self.room();
+        let vm = self.vms.get_mut(&handle)?;
+        if vm.is_ram(ipa >> 12, 1) {
+            return Some(self.missing(handle, ipa, u64::from(write)));
+        }
+        let is_gic = vm.is_gic(ipa);
+        let vcpu = vm.vcpus.get_mut(&index)?;
+        vcpu.registers.pc = vcpu.registers.pc.wrapping_add(4);
+        let (bytes, value) = (
+            u64::from(width),
+            extend(vcpu.registers.read(register), width),
+        );
+        if is_gic && let Some(room) = room {
+            return self.gic_access(handle, index, access, room);
+        }
+        Some(if is_gic {
+            Follows {
+                loose: true,
+                leeway: Leeway::ANYBODY,
+                ..goes_on(Clause::Gic)
+            }
+        } else if write {
+            let details = [ipa, bytes, value];
+            exits(Clause::MmioWrite, ExitReason::MmioWrite, details)
+        } else {
+            vcpu.awaits = Awaits::Load {
+                width,
+                register,
+                extension,
+            };
+            exits(Clause::MmioRead, ExitReason::MmioRead, [ipa, bytes, 0])
+        })
     }
 
     /// An access to guest RAM that stage 2 stopped; `kind` has bit 0 for a store, bit 1 for a fetch.
@@ -227,6 +411,39 @@ impl State {
         let owner = self.owner(pfn)?;
         // What is on its way is not there yet.
         (!matches!(owner, Owner::Arriving { .. })).then_some((pfn, owner))
+    }
+
+    /// A call by `SMC` is one by `HVC`, once the PC is behind it; one with an immediate is none (DEN0028, 2.9).
+    fn call_by(&mut self, handle: u64, index: u64, smc: bool, immediate: u16) -> Option<Follows> {
+        let vcpu = self.vcpu_of(handle, index)?;
+        if smc {
+            vcpu.registers.pc = vcpu.registers.pc.wrapping_add(4);
+        }
+        if immediate != 0 {
+            vcpu.registers.answer([NOT_SUPPORTED, 0, 0, 0]);
+            return Some(goes_on(Clause::CallImmediate));
+        }
+        let follows = self.guest_call(handle, index)?;
+        let clause = if smc {
+            Clause::CallBySmc
+        } else {
+            follows.clause
+        };
+        Some(Follows { clause, ..follows })
+    }
+
+    /// `ICC_SGI1R_EL1` = Xn.
+    pub(crate) fn sends(&mut self, handle: u64, index: u64, register: u8) -> Option<Follows> {
+        let vcpu = self.vcpu_of(handle, index)?;
+        vcpu.registers.pc = vcpu.registers.pc.wrapping_add(4);
+        let value = vcpu.registers.read(register);
+        if let Some(room) = self.room() {
+            return self.sends_sgi(handle, index, value, room);
+        }
+        Some(Follows {
+            leeway: Leeway::ANYBODY,
+            ..goes_on(Clause::SgiSends)
+        })
     }
 
     fn guest_call(&mut self, handle: u64, index: u64) -> Option<Follows> {
@@ -378,66 +595,6 @@ impl State {
             }
             _ => false,
         }
-    }
-
-    /// PSCI (DEN0022), as far as it says which vCPU runs.
-    fn psci(&mut self, handle: u64, index: u64, function: u64) -> Option<Follows> {
-        let vm = self.vms.get_mut(&handle)?;
-        let vcpu = vm.vcpus.get_mut(&index)?;
-        match function {
-            0x8400_0002 => {
-                vcpu.power = Power::Off;
-                Some(exits(Clause::PowerOff, ExitReason::PoweredOff, [0; 3]))
-            }
-            0x8400_0003 | 0xC400_0003 => self.cpu_on(handle, index, function),
-            0x8400_0008 => {
-                vm.ended = Some((ExitReason::SystemOff.number(), 0));
-                Some(exits(Clause::SystemEnds, ExitReason::SystemOff, [0; 3]))
-            }
-            0x8400_0009 => {
-                vm.ended = Some((ExitReason::SystemReset.number(), 0));
-                Some(exits(Clause::SystemEnds, ExitReason::SystemReset, [0; 3]))
-            }
-            0x8400_0012 | 0xC400_0012 => {
-                let [_, kind, ..] = vcpu.registers.arguments();
-                let kind = extend(kind, if function & 1 << 30 == 0 { 4 } else { 8 });
-                vm.ended = Some((ExitReason::SystemReset.number(), kind));
-                let details = [kind, 0, 0];
-                Some(exits(Clause::SystemEnds, ExitReason::SystemReset, details))
-            }
-            _ => Some(Follows {
-                loose: true,
-                ..goes_on(Clause::GuestQuery)
-            }),
-        }
-    }
-
-    fn cpu_on(&mut self, handle: u64, index: u64, function: u64) -> Option<Follows> {
-        let vm = self.vms.get_mut(&handle)?;
-        let caller = vm.vcpus.get(&index)?;
-        let mask = if function & 1 << 30 == 0 {
-            0xFFFF_FFFF
-        } else {
-            u64::MAX
-        };
-        let [_, target, entry, argument] = caller.registers.arguments().map(|x| x & mask);
-        let target = target & 0xFF_00FF_FFFF;
-        let power = vm.vcpus.get(&target).map(|vcpu| vcpu.power);
-        let answer = match power {
-            None => PSCI_INVALID,
-            Some(Power::On) => ALREADY_ON,
-            Some(Power::Starting { .. }) => ON_PENDING,
-            Some(Power::Off) => 0,
-        };
-        vm.vcpus
-            .get_mut(&index)?
-            .registers
-            .answer([answer, 0, 0, 0]);
-        if power != Some(Power::Off) {
-            return Some(goes_on(Clause::PowerOnRefused));
-        }
-        vm.vcpus.get_mut(&target)?.power = Power::Starting { entry, argument };
-        Some(exits(Clause::PowerOn, ExitReason::CpuOn, [target, 0, 0]))
     }
 }
 

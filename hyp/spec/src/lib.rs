@@ -9,7 +9,7 @@
 //! | `spec`, `events`, `calls` | the judge: what was seen against what the rules say |
 //! | [`clause`] | all rules, by name, in one line each |
 //! | `rules/` | host calls: memory, pool, pin table, VMs, vCPUs, debug calls |
-//! | `guest` | what guests do: calls, aborts, power |
+//! | `guest` | what guests do: calls, aborts; `rules/power`, `rules/registers`, `rules/gic`: PSCI, trapped registers, timers, interrupts |
 //! | `foretell` | the judge without a defendant: what a step will come to |
 //! | `touch` | what the host touches and does not own; decoys; the end of the machine |
 //! | `outline` | the state in one number, for fuzzers |
@@ -46,6 +46,7 @@ pub use foretell::{Foretold, ForetoldExit};
 pub use guest::{GuestDeed, GuestEvent, GuestSeen};
 pub use near::Glance;
 pub use reality::{Leaf, Reality, Rights};
+pub use rules::{Encoding, Entry, Processors, Taken};
 pub use spec::{HostSeen, Spec};
 pub use state::Boot;
 pub use touch::{Touch, TouchBy, TouchSeen};

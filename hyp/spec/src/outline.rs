@@ -48,7 +48,6 @@ impl Outline {
             Awaits::Load { .. } => 1,
             Awaits::Share { .. } => 2,
             Awaits::Unshare => 3,
-            Awaits::Anything => 4,
         };
         let flags = u64::from(vcpu.ran) | u64::from(vcpu.loaded) << 1;
         self.add(flags | u64::from(vcpu.crashed.is_some()) << 2 | power << 3 | awaits << 5);

@@ -10,9 +10,10 @@ use crate::calls::{self, Seen};
 use crate::clause::{Clause, Exercised, Violation};
 use crate::near::Cursor;
 use crate::reality::Rights;
+use crate::rules::Taken;
 use crate::ruling::{Done, Refuse, Ruling};
 use crate::state::{Boot, Owner, State, Word};
-use crate::vm::{Awaits, GuestRegisters};
+use crate::vm::GuestRegisters;
 
 /// SMCCC's own calls (DEN0028, section 7), and the version that is offered.
 const SMCCC_VERSION: u64 = 0x8000_0000;
@@ -40,6 +41,8 @@ pub(crate) struct Last {
     /// Free frames of the pool before it, and how many it had to leave.
     pub(crate) pool: Option<(u64, u64)>,
     pub(crate) decoy: Option<(u64, bool)>,
+    /// The exception that a guest must take.
+    pub(crate) takes: Option<Taken>,
 }
 
 impl Last {
@@ -51,6 +54,7 @@ impl Last {
             refused: false,
             pool: None,
             decoy: None,
+            takes: None,
         }
     }
 }
@@ -323,7 +327,6 @@ impl Spec {
             }
             HostSeen::Entered(registers) if enters => {
                 let [_, handle, index, ..] = *before;
-                self.adopt_answer((handle, index), registers);
                 self.compare_guest((handle, index), registers, clause)
             }
             HostSeen::Returned(after) => Err(Violation::new(
@@ -355,19 +358,6 @@ impl Spec {
         next.count(Counter::Calls, 1);
         next.count(Counter::Refusals, u64::from(refused));
         self.step(next, Last::new(Clause::NothingElseChanges, "passed over"));
-    }
-
-    /// Takes the registers as they are if what the host answered is not specified.
-    fn adopt_answer(&mut self, name: (u64, u64), seen: &GuestRegisters) {
-        let (handle, index) = name;
-        let vcpu = self.before.vms.get(&handle);
-        let awaits = vcpu.and_then(|vm| Some(vm.vcpus.get(&index)?.awaits));
-        if awaits == Some(Awaits::Anything)
-            && let Some(vm) = self.state.vms.get_mut(&handle)
-            && let Some(vcpu) = vm.vcpus.get_mut(&index)
-        {
-            vcpu.registers = seen.clone();
-        }
     }
 }
 

@@ -9,6 +9,7 @@ use pinfold_abi::{Counter, State as StateNumber, limit, pin_word};
 
 use crate::clause::Clause;
 use crate::map::{Map, Set};
+use crate::rules::Processors;
 use crate::ruling::{Refuse, refuse};
 use crate::vm::Vm;
 use pinfold_abi::Status;
@@ -183,6 +184,8 @@ pub(crate) struct State {
     counters: BTreeMap<Counter, u64>,
     /// How many frames had to be cleaned.
     pub(crate) cleaned: u64,
+    /// What the processors are, if guests' interrupts and ID registers are judged.
+    pub(crate) processors: Option<Processors>,
     /// How often instructions had to be forgotten.
     pub(crate) forgotten: u64,
 }
@@ -216,6 +219,7 @@ impl State {
             wiped: Vec::new(),
             counters: BTreeMap::new(),
             cleaned: 0,
+            processors: None,
             forgotten: 0,
         }
     }

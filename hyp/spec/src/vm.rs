@@ -1,11 +1,14 @@
 //! VMs and vCPUs, as far as calls and exits tell.
 
 use alloc::collections::BTreeSet;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use pinfold_abi::Status;
 
 use crate::clause::Clause;
+use crate::guest::extend;
 use crate::map::Map;
+use crate::rules::Gic;
 use crate::ruling::{Refuse, refuse, require};
 use crate::state::State;
 
@@ -74,13 +77,37 @@ pub(crate) enum Awaits {
     /// Nothing.
     Nothing,
     /// The value that a load finds.
-    Load { width: u8, register: u8 },
+    Load {
+        width: u8,
+        register: u8,
+        extension: Extension,
+    },
     /// Whether the host takes part in a share.
     Share { gfn: u64 },
     /// Whether the host agrees to an unshare.
     Unshare,
-    /// Something that is not specified: what the registers are then is not judged.
-    Anything,
+}
+
+/// How a load fills what it does not find.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Extension {
+    /// With zeroes.
+    Zeroes,
+    /// With the sign, to 64 bits or to 32.
+    Sign { wide: bool },
+}
+
+impl Extension {
+    /// The register after a load of the low `width` bytes of `value`.
+    pub(crate) fn loaded(self, value: u64, width: u8) -> u64 {
+        let zeroes = extend(value, width);
+        let Self::Sign { wide } = self else {
+            return zeroes;
+        };
+        let unused = 64 - 8 * u32::from(width.min(8));
+        let signed = ((zeroes << unused).cast_signed() >> unused).cast_unsigned();
+        extend(signed, if wide { 8 } else { 4 })
+    }
 }
 
 /// A vCPU.
@@ -92,6 +119,8 @@ pub(crate) struct Vcpu {
     pub(crate) loaded: bool,
     pub(crate) crashed: Option<u64>,
     pub(crate) awaits: Awaits,
+    /// `CNTV_CTL_EL0` and `CNTV_CVAL_EL0`, if they are told.
+    pub(crate) timer: Option<(u64, u64)>,
 }
 
 /// How a frame of the host's is shared with an ordinary VM.
@@ -116,6 +145,8 @@ pub(crate) struct Vm {
     pub(crate) regions: Vec<(u64, u64)>,
     /// The first byte of distributor and redistributors.
     pub(crate) gic: Option<(u64, u64)>,
+    /// What its interrupt controller holds.
+    pub(crate) interrupts: Arc<Gic>,
     /// By GFN: the frames that it has, those on their way to the host included.
     pub(crate) frames: Map<u64, u64>,
     /// By GFN: how the frames are shared with it that are the host's.
@@ -134,6 +165,7 @@ impl Vm {
             vcpus: Map::new(),
             regions: Vec::new(),
             gic: None,
+            interrupts: Arc::new(Gic::new()),
             frames: Map::new(),
             grants: Map::new(),
             ended: None,

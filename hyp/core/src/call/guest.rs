@@ -61,9 +61,10 @@ impl GuestCall {
     #[must_use]
     pub fn decode(kind: Kind, conduit: Conduit, x: [u64; 4]) -> Self {
         // SMCCC 2.9: only immediate 0 is a call.
-        let (Conduit::Hvc(0) | Conduit::Smc(0)) = conduit else {
+        let (Conduit::Hvc(immediate) | Conduit::Smc(immediate)) = conduit;
+        if immediate != 0 && !mutant!(AnyImmediate) {
             return Self::Unknown;
-        };
+        }
         let [id, first, second, third] = x;
         let function = word(id);
         let kind = seeded!(OffersSharing, Kind::Protected, kind);
@@ -109,7 +110,7 @@ fn arch_features(function: u32) -> u64 {
 /// Arguments of an SMC32 call have 32 bits.
 fn narrow(function: u32, arguments: [u64; 3]) -> [u64; 3] {
     const WIDE: u32 = 1 << 30;
-    if function & WIDE == 0 {
+    if function & WIDE == 0 && !mutant!(WideArguments) {
         arguments.map(|argument| argument & 0xffff_ffff)
     } else {
         arguments

@@ -66,7 +66,7 @@ impl Register {
 
     fn read(self, bank: &Bank) -> u32 {
         match self {
-            Self::Group => u32::MAX,
+            Self::Group => seeded!(GroupZero, 0, u32::MAX),
             Self::SetEnable | Self::ClearEnable => bank.enabled,
             Self::SetPending | Self::ClearPending => bank.pending(),
             Self::SetActive | Self::ClearActive => bank.active,
@@ -84,22 +84,23 @@ impl Register {
         match self {
             Self::Group => {}
             Self::SetEnable => bank.enabled |= ones,
-            Self::ClearEnable => bank.enabled &= !ones,
+            Self::ClearEnable => bank.enabled &= !seeded!(StaysEnabled, 0, ones),
             Self::SetPending => bank.latch |= ones,
-            Self::ClearPending => bank.latch &= !ones,
+            Self::ClearPending => bank.latch &= !seeded!(StaysPending, 0, ones),
             Self::SetActive => bank.active |= ones,
-            Self::ClearActive => bank.clear_active(ones),
+            Self::ClearActive => bank.clear_active(seeded!(StaysActive, 0, ones)),
             Self::Priority(n) => {
                 let Some(bytes) = bank.priority.as_chunks_mut::<4>().0.get_mut(n) else {
                     return;
                 };
-                *bytes = word.over(u32::from_le_bytes(*bytes)).to_le_bytes();
+                let new = word.over(u32::from_le_bytes(*bytes)).to_le_bytes();
+                *bytes = seeded!(PriorityStays, *bytes, new);
             }
             Self::Trigger(first) => {
                 let wanted = word.over(self.read(bank));
                 let edges =
                     (0..16).fold(0, |all, n| all | (wanted >> (2 * n + 1) & 1) << (first + n));
-                let changed = (0xffff << first) & !fixed;
+                let changed = seeded!(TriggerStays, 0, (0xffff << first) & !fixed);
                 bank.level = bank.level & !changed | !edges & changed;
             }
         }
@@ -177,7 +178,7 @@ impl Vgic {
             );
         }
         Written {
-            kick: kick & !(1 << writer),
+            kick: seeded!(WritesKickNobody, 0, kick & !(1 << writer)),
         }
     }
 
@@ -199,7 +200,7 @@ impl Vgic {
     fn read_distributor(&self, offset: u64) -> u32 {
         match offset {
             0x0 => DS_AND_ARE | if self.forwards { ENABLE_GROUP_1 } else { 0 },
-            0x4 => TYPER,
+            0x4 => seeded!(PromisesSpis, TYPER + 1, TYPER),
             0x8 => IIDR,
             PIDR2_OFFSET => PIDR2,
             0x6000..0x8000 => {
@@ -225,7 +226,7 @@ impl Vgic {
             0x8 => u32::from(vcpu) << 8 | u32::from(last) << 4,
             0xc => u32::from(vcpu),
             PIDR2_OFFSET => PIDR2,
-            _ => 0,
+            _ => seeded!(ReservedShows, IIDR, 0),
         }
     }
 
@@ -265,7 +266,7 @@ impl Vgic {
 
     fn write_control(&mut self, word: Word) -> u64 {
         let old = if self.forwards { ENABLE_GROUP_1 } else { 0 };
-        let forwards = word.over(old) & ENABLE_GROUP_1 != 0;
+        let forwards = word.over(old) & ENABLE_GROUP_1 != 0 || mutant!(AlwaysForwards);
         let newly = forwards && !self.forwards;
         self.forwards = forwards;
         if newly { self.waiting() } else { 0 }
@@ -289,7 +290,8 @@ impl Vgic {
         } else {
             (low(*router), word.over(high(*router)))
         };
-        *router = (u64::from(new_low) | u64::from(new_high) << 32) & FIELDS;
+        *router =
+            (u64::from(new_low) | u64::from(new_high) << 32) & seeded!(CutsRoute, 0xff, FIELDS);
         self.destinations(shared)
     }
 

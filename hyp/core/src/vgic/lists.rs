@@ -94,6 +94,9 @@ impl Vgic {
         for value in lists.values.iter_mut().skip(used) {
             *value = 0;
         }
+        if mutant!(TimerUnheld) {
+            lists.timer_held = false;
+        }
         lists.used = used;
         let pending = lists.values.iter().any(|value| value & PENDING != 0);
         lists.control = ENABLE
@@ -103,7 +106,7 @@ impl Vgic {
                 (false, _) | (true, 0 | 1) => 0,
                 // Not LRENPIE: QEMU before 10.2 raises it without an end of interrupt, for ever; the count is drained at
                 // each exit.
-                (true, _) => UNDERFLOW,
+                (true, _) => seeded!(TellsNothing, 0, UNDERFLOW),
             };
     }
 
@@ -114,7 +117,7 @@ impl Vgic {
         }
         lists.used = 0;
         // IHI 0069 12.4.5: EOIcount.
-        let ended = lists.control >> 27 & 0x1f;
+        let ended = seeded!(EndsUncounted, 0, lists.control >> 27 & 0x1f);
         for _ in 0..ended {
             self.end_unlisted(vcpu);
         }
@@ -138,16 +141,17 @@ impl Vgic {
         if let Some(holder) = bank.holder.get_mut(number) {
             *holder = vcpu;
         }
-        let mut value = GROUP_1 | u64::from(candidate.priority) << 48 | u64::from(candidate.intid);
+        let priority = u64::from(seeded!(ListsFlat, 0, candidate.priority));
+        let mut value = GROUP_1 | priority << 48 | u64::from(candidate.intid);
         if pending {
             value |= PENDING;
         }
         if active {
             value |= ACTIVE;
         }
-        if hardware {
+        if hardware && !mutant!(TimerIsSoftware) {
             value |= HARDWARE | u64::from(candidate.intid) << 32;
-        } else if level && pending {
+        } else if level && pending && !mutant!(EndsUntold) {
             value |= END_OF_INTERRUPT;
         }
         value
@@ -161,7 +165,7 @@ impl Vgic {
         };
         let level = bank.level & bit != 0;
         if value & PENDING != 0 {
-            if !level {
+            if !level && !mutant!(LosesEdges) {
                 bank.latch |= bit;
             }
         } else if level {
@@ -171,7 +175,7 @@ impl Vgic {
                 bank.lower(bit);
             }
         }
-        let active = value & ACTIVE != 0;
+        let active = value & ACTIVE != 0 && !mutant!(ForgetsActive);
         bank.active = bank.active & !bit | if active { bit } else { 0 };
         if let Some(holder) = bank.holder.get_mut(number) {
             *holder = if active { vcpu } else { NOBODY };
@@ -239,7 +243,7 @@ fn offer(bank: &Bank, forwards: bool, base: u32, best: &mut Best, mine: impl Fn(
             .and_then(|number| bank.priority.get(number));
         if let Some(&priority) = priority.filter(|_| mine(bit)) {
             best.offer(Candidate {
-                idle: bank.active >> bit & 1 == 0,
+                idle: bank.active >> bit & 1 == 0 && !mutant!(ChoosesUrgent),
                 priority,
                 intid: base + bit,
             });

@@ -3,7 +3,7 @@
 use pinfold_abi::{ExitReason, Status, VCPU_POWERED_OFF};
 
 use crate::clause::Clause;
-use crate::guest::{INVALID_PARAMETER, extend};
+use crate::guest::INVALID_PARAMETER;
 use crate::ruling::{Done, Ruling, done, refuse, require};
 use crate::state::State;
 use crate::vm::{Awaits, GuestRegisters, Phase, Power, Vcpu, Vm};
@@ -36,6 +36,7 @@ impl State {
     pub(crate) fn create_vcpu(&mut self, handle: u64, index: u64, flags: u64) -> Ruling {
         let is_sound = flags & !VCPU_POWERED_OFF == 0;
         require(is_sound, refuse(Clause::VcpuMalformed, Status::Invalid))?;
+        let timer = self.processors.map(|_| (0, 0));
         let vm = self.vm(handle)?;
         vm.require(Clause::OnlyBeforeStart, &[Phase::Created])?;
         require(
@@ -57,6 +58,7 @@ impl State {
             loaded: false,
             crashed: None,
             awaits: Awaits::Nothing,
+            timer,
         };
         vm.vcpus.insert(index, vcpu);
         Ok(done(Clause::VcpuCreate, &[]))
@@ -111,18 +113,20 @@ impl State {
     fn enter(&mut self, handle: u64, vcpu: &mut Vcpu, answer: u64) -> Clause {
         if let Power::Starting { entry, argument } = vcpu.power {
             vcpu.power = Power::On;
-            vcpu.registers = GuestRegisters {
-                pc: entry,
-                ..GuestRegisters::default()
-            };
-            vcpu.registers.write(0, argument);
+            vcpu.registers = GuestRegisters::started(entry, argument);
+            vcpu.timer = vcpu.timer.map(|_| (0, 0));
             return Clause::RunStarts;
         }
         match vcpu.awaits {
             Awaits::Nothing if !vcpu.ran => Clause::RegisterSet,
-            Awaits::Nothing | Awaits::Anything => Clause::RunKeeps,
-            Awaits::Load { width, register } => {
-                vcpu.registers.write(register, extend(answer, width));
+            Awaits::Nothing => Clause::RunKeeps,
+            Awaits::Load {
+                width,
+                register,
+                extension,
+            } => {
+                let value = extension.loaded(answer, width);
+                vcpu.registers.write(register, value);
                 Clause::MmioAnswer
             }
             Awaits::Share { .. } if answer == 0 => Clause::RunKeeps,

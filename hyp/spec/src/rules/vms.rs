@@ -14,7 +14,7 @@ const DISTRIBUTOR: u64 = 0x1_0000;
 pub(crate) const REDISTRIBUTOR: u64 = 0x2_0000;
 
 /// `IRQ_LINE`: nobody is to be kicked.
-const NOBODY: u64 = u64::MAX;
+pub(super) const NOBODY: u64 = u64::MAX;
 
 impl State {
     /// EL2 chooses the handle.
@@ -104,13 +104,17 @@ impl State {
         Ok(done(Clause::TeardownFinish, &[]))
     }
 
-    /// Whom to kick is the interrupt controller's business, which is not specified here.
+    /// Whom to kick says the interrupt controller, if it is judged.
     pub(crate) fn set_line(&mut self, handle: u64, intid: u64, level: u64, seen: Seen) -> Ruling {
         let vm = self.vm(handle)?;
         vm.require(Clause::OnlyBeforeTeardown, &[Phase::Created, Phase::Live])?;
         let is_sound = (limit::MIN_SPI..=limit::MAX_SPI).contains(&intid) && level <= 1;
         require(is_sound, refuse(Clause::LineMalformed, Status::Invalid))?;
-        let is_legal = seen.result == NOBODY || seen.result < vm.count;
+        let count = vm.count;
+        if let Some(kicked) = self.set_watched_line(handle, intid, level == 1) {
+            return Ok(done(Clause::LineKicks, &[kicked]));
+        }
+        let is_legal = seen.result == NOBODY || seen.result < count;
         Ok(done(
             Clause::Line,
             &[if is_legal { seen.result } else { NOBODY }],

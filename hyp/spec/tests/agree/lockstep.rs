@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use pinfold_abi::{HostCall, claim, pin_word};
 use pinfold_core::addr::{Frame, FrameRange, Ipa};
-use pinfold_core::exit::{Access, Conduit, DataAbort, Exit, Fault, FaultKind};
+use pinfold_core::exit::{Access, Conduit, DataAbort, Exit, Fault, FaultKind, RegisterAccess};
 use pinfold_core::hypervisor::{
     CallRegisters, HostAbort, HostAbortOutcome, HostCallOutcome, Hypervisor,
 };
@@ -14,11 +14,12 @@ use pinfold_core::machine::test::{self, FakeMachine, Plan};
 use pinfold_core::machine::{HypAccess, Machine, Vmid};
 use pinfold_core::memory::decoy::MOST;
 use pinfold_core::run::Resumption;
+use pinfold_core::sysreg::SystemRegister;
 use pinfold_core::vcpu::{GuestContext, LoadedVcpu};
 use pinfold_core::vm::{self, VmHandle};
 use pinfold_spec::{
-    Boot, Glance, GuestDeed, GuestEvent, GuestRegisters, GuestSeen, HostSeen, Leaf, Phase, Reality,
-    Rights, Spec, Touch, TouchBy, TouchSeen, Violation,
+    Boot, Entry, Glance, GuestDeed, GuestEvent, GuestRegisters, GuestSeen, HostSeen, Leaf, Phase,
+    Processors, Reality, Rights, Spec, Taken, Touch, TouchBy, TouchSeen, Violation,
 };
 
 pub(crate) use pinfold_core::machine::test::RAM;
@@ -37,6 +38,9 @@ pub(crate) const GUEST_FRAMES: u64 = 1024;
 /// What a register holds that nobody means to use.
 const JUNK: u64 = 0xA5A5_5A5A_0000_0000;
 
+/// `ICH_HCR_EL2.EOIcount`: the interrupts that were ended and in no list register.
+const ENDED: u64 = 0x1F << 27;
+
 /// The specification's judgement.
 pub(crate) type Judged<T = ()> = Result<T, Violation>;
 
@@ -52,6 +56,8 @@ pub(crate) struct Lockstep {
     table: u64,
     /// Whether everything is compared after each step.
     pub(crate) compares: bool,
+    /// `CNTVCT_EL0`, if interrupts are judged.
+    pub(crate) now: Option<u64>,
 }
 
 impl Lockstep {
@@ -83,7 +89,18 @@ impl Lockstep {
             processor,
             table,
             compares: true,
+            now: None,
         }
+    }
+
+    /// Judges interrupts and ID registers of guests, too, on processors with these.
+    pub(crate) fn watch(&mut self, processors: &Processors) {
+        self.processor = Processor {
+            id_registers: processors.id_registers,
+            list_registers: processors.list_registers,
+        };
+        self.spec.watch(*processors);
+        self.now = Some(0);
     }
 
     pub(crate) fn machine(&mut self) -> &mut FakeMachine {
@@ -140,11 +157,15 @@ impl Lockstep {
                 self.spec.host_call(&before, seen, free)?;
             }
             HostCallOutcome::Run(loaded) => {
-                let guest = registers_of(&loaded.vcpu.context);
+                let context = &loaded.vcpu.context;
+                let (guest, pstate, sctlr) =
+                    (registers_of(context), context.pstate, context.el1.sctlr);
                 self.loaded
                     .insert((words[1], words[2]), (loaded, registers));
                 self.spec
                     .host_call(&before, HostSeen::Entered(&guest), free)?;
+                self.spec.guest_state(pstate, sctlr)?;
+                self.prepare(words[1], words[2])?;
             }
         }
         self.compare_step()?;
@@ -176,21 +197,29 @@ impl Lockstep {
         };
         let context = &mut loaded.vcpu.context;
         context.x[..4].copy_from_slice(&x);
-        if event == GuestEvent::Call {
+        if matches!(
+            event,
+            GuestEvent::Call | GuestEvent::CallBy { smc: false, .. }
+        ) {
             context.pc = context.pc.wrapping_add(4);
         }
         let (registers, free) = (registers_of(context), self.free());
-        let is_denied = self.denies(vm, event);
+        let kind = self.kind_of_fault(vm, event);
         let deed = GuestDeed {
             vm: vm.0,
             vcpu,
             registers: &registers,
             event,
         };
+        self.spec.guest_left(vm.0, vcpu, entry(&loaded));
         let resumption =
             self.hypervisor
-                .guest_exit(&mut loaded, exit(event, is_denied), &self.processor);
+                .guest_exit(&mut loaded, exit(event, kind), &self.processor);
         let guest = registers_of(&loaded.vcpu.context);
+        let taken = loaded.vcpu.injection.take().map(|injection| Taken {
+            esr: injection.esr,
+            has_address: injection.far.is_some(),
+        });
         let told = match resumption {
             Resumption::Guest | Resumption::GuestWithFloatingPoint => {
                 self.loaded.insert(name, (loaded, host));
@@ -211,24 +240,91 @@ impl Lockstep {
                 Some(host.x)
             }
         };
+        self.spec.guest_takes(taken)?;
+        self.enters(vm.0, vcpu)?;
         self.compare_step()?;
         Ok(told)
     }
 
-    /// Whether stage 2 has an entry for what a guest does, and does not allow it.
-    fn denies(&self, vm: claim::Handle, event: GuestEvent) -> bool {
+    /// How stage 2 stops what a guest does: it has an entry that does not allow it, or none.
+    fn kind_of_fault(&self, vm: claim::Handle, event: GuestEvent) -> FaultKind {
         let (ipa, needed, wanted) = match event {
-            GuestEvent::Access { ipa, write, .. } => {
-                (ipa, if write { 1 << 7 } else { 1 << 6 }, u64::MAX)
+            GuestEvent::Access {
+                ipa, write: true, ..
+            } => (ipa, 1 << 7, 1 << 7),
+            GuestEvent::Access { ipa, .. } | GuestEvent::SignedLoad { ipa, .. } => {
+                (ipa, 1 << 6, 1 << 6)
             }
             GuestEvent::Fetch { ipa } => (ipa, 1 << 54, 0),
-            GuestEvent::Call | GuestEvent::Interrupt | GuestEvent::Impossible { .. } => {
-                return false;
-            }
+            GuestEvent::Call
+            | GuestEvent::CallBy { .. }
+            | GuestEvent::Wait
+            | GuestEvent::WaitForEvent
+            | GuestEvent::Undefined
+            | GuestEvent::FloatingPoint
+            | GuestEvent::Register { .. }
+            | GuestEvent::Timer
+            | GuestEvent::Maintenance
+            | GuestEvent::Interrupt
+            | GuestEvent::Impossible { .. } => return FaultKind::Translation,
         };
         let vmid = Vmid(u16::try_from(vm.0 & 0xFF).unwrap() + 1);
-        let found = self.hypervisor.memory.machine().walk(vmid, ipa >> 12);
-        found.is_some_and(|(_, raw)| raw & needed != wanted & needed)
+        match self.hypervisor.memory.machine().walk(vmid, ipa >> 12) {
+            Some((_, raw)) if raw & needed != wanted => FaultKind::Permission,
+            _ => FaultKind::Translation,
+        }
+    }
+
+    /// A vCPU gets its interrupts before its first entry.
+    fn prepare(&mut self, vm: u64, vcpu: u64) -> Judged {
+        let (Some(now), Some((loaded, _))) = (self.now, self.loaded.get_mut(&(vm, vcpu))) else {
+            return Ok(());
+        };
+        self.hypervisor.prepare_entry(loaded, &self.processor, now);
+        self.spec.guest_prepared(vm, vcpu, now);
+        self.enters(vm, vcpu)
+    }
+
+    /// What a vCPU that goes on is entered with.
+    fn enters(&mut self, vm: u64, vcpu: u64) -> Judged {
+        let (Some(_), Some((loaded, _))) = (self.now, self.loaded.get(&(vm, vcpu))) else {
+            return Ok(());
+        };
+        self.spec.guest_enters(vm, vcpu, entry(loaded))
+    }
+
+    /// The CPU interface of a vCPU that runs: it takes the most urgent interrupt, if there is one.
+    pub(crate) fn takes(&mut self, vm: claim::Handle, vcpu: u64) -> Option<u32> {
+        let (loaded, _) = self.loaded.get_mut(&(vm.0, vcpu))?;
+        let pending = loaded.vcpu.lists.values.iter_mut();
+        let value = pending
+            .filter(|value| **value >> 62 == 1)
+            .min_by_key(|value| (**value >> 48 & 0xFF, **value & 0xFFFF_FFFF))?;
+        *value ^= 3 << 62;
+        let intid = u32::try_from(*value & 0xFFFF_FFFF).unwrap();
+        Some(intid)
+    }
+
+    /// The CPU interface of a vCPU that runs: it ends an interrupt.
+    pub(crate) fn ends(&mut self, vm: claim::Handle, vcpu: u64, intid: u32) {
+        let Some((loaded, _)) = self.loaded.get_mut(&(vm.0, vcpu)) else {
+            return;
+        };
+        let lists = &mut loaded.vcpu.lists;
+        let is_it = |value: &&mut u64| **value & 0xFFFF_FFFF == u64::from(intid);
+        match lists.values[..lists.used].iter_mut().find(is_it) {
+            Some(value) => *value &= !(1 << 63),
+            None => lists.control += ENDED & ENDED.wrapping_neg(),
+        }
+    }
+
+    /// A guest that runs writes `CNTV_CTL_EL0` and `CNTV_CVAL_EL0`.
+    pub(crate) fn sets_timer(&mut self, vm: claim::Handle, vcpu: u64, control: u64, compare: u64) {
+        if let Some((loaded, _)) = self.loaded.get_mut(&(vm.0, vcpu)) {
+            let timer = &mut loaded.vcpu.context.timer;
+            (timer.control, timer.compare) = (control, compare);
+            self.spec.guest_sets_timer(vm.0, vcpu, control, compare);
+        }
     }
 
     /// Lets the host touch a frame that stage 2 keeps from it.
@@ -309,21 +405,77 @@ fn registers_of(context: &GuestContext) -> GuestRegisters {
     }
 }
 
-/// The exception that a guest's deed is: stage 2 has nothing there, or denies it.
-fn exit(event: GuestEvent, is_denied: bool) -> Exit {
-    let fault = |ipa| Fault {
+/// What the list registers of a vCPU hold.
+fn entry(loaded: &LoadedVcpu) -> Entry<'_> {
+    let lists = &loaded.vcpu.lists;
+    Entry {
+        lists: &lists.values[..lists.used],
+        control: lists.control,
+        timer_held: lists.timer_held,
+    }
+}
+
+/// A stage-2 fault of an access to `ipa`.
+const fn fault(ipa: u64, kind: FaultKind) -> Fault {
+    Fault {
         ipa,
         address: ipa,
-        kind: if is_denied {
-            FaultKind::Permission
-        } else {
-            FaultKind::Translation
-        },
+        kind,
         table_walk: false,
-    };
+    }
+}
+
+/// A load or store that stage 2 stopped.
+const fn data_abort(access: Access, kind: FaultKind) -> Exit {
+    Exit::DataAbort(DataAbort {
+        fault: fault(access.ipa, kind),
+        write: access.write,
+        cache_maintenance: false,
+        access: Some(access),
+    })
+}
+
+/// The exception that a guest's deed is.
+fn exit(event: GuestEvent, kind: FaultKind) -> Exit {
     match event {
         GuestEvent::Call => Exit::Call(Conduit::Hvc(0)),
-        GuestEvent::Fetch { ipa } => Exit::InstructionAbort(fault(ipa)),
+        GuestEvent::Fetch { ipa } => Exit::InstructionAbort(fault(ipa, kind)),
+        GuestEvent::CallBy { smc, immediate } => Exit::Call(if smc {
+            Conduit::Smc(immediate)
+        } else {
+            Conduit::Hvc(immediate)
+        }),
+        GuestEvent::Wait => Exit::WaitForInterrupt,
+        GuestEvent::WaitForEvent => Exit::WaitForEvent,
+        GuestEvent::Undefined => Exit::Undefined,
+        GuestEvent::FloatingPoint => Exit::FloatingPoint,
+        GuestEvent::Register {
+            register: [op0, op1, crn, crm, op2],
+            transfer,
+            read,
+        } => Exit::SystemRegister(RegisterAccess {
+            register: SystemRegister::new(op0, op1, crn, crm, op2),
+            transfer,
+            read,
+        }),
+        GuestEvent::SignedLoad {
+            ipa,
+            width,
+            register,
+            wide,
+        } => data_abort(
+            Access {
+                ipa,
+                width,
+                write: false,
+                register,
+                sign_extend: true,
+                wide,
+            },
+            kind,
+        ),
+        GuestEvent::Timer => Exit::Timer,
+        GuestEvent::Maintenance => Exit::Maintenance,
         GuestEvent::Interrupt => Exit::Interrupt,
         GuestEvent::Impossible { class } => Exit::Unexpected(class),
         GuestEvent::Access {
@@ -331,19 +483,17 @@ fn exit(event: GuestEvent, is_denied: bool) -> Exit {
             width,
             write,
             register,
-        } => Exit::DataAbort(DataAbort {
-            fault: fault(ipa),
-            write,
-            cache_maintenance: false,
-            access: Some(Access {
+        } => data_abort(
+            Access {
                 ipa,
                 width,
                 write,
                 register,
                 sign_extend: false,
                 wide: width == 8,
-            }),
-        }),
+            },
+            kind,
+        ),
     }
 }
 

@@ -197,6 +197,12 @@ macro_rules! matrix {
                 ] {
                     for garbage in [0, 1, 1 << 16, 1 << 31, 1 << 63, u64::MAX] {
                         let mut vm = Vm::puppet()?;
+                        // SYSTEM_RESET2 of a type that is neither 0 nor a vendor's (DEN0022, 5.1.11).
+                        if function & !(1 << 30) == 0x8400_0012 && matches!(garbage, 1 | 0x1_0000) {
+                            check_eq!(smccc::signed(vm.calls(function, garbage)?), psci::INVALID_PARAMETERS, "{function:#x} with {garbage:#x}");
+                            vm.end()?;
+                            continue;
+                        }
                         let exit = vm.last_words([function, garbage, garbage, garbage])?;
                         check_eq!(exit.reason, wanted, "exit after {function:#x} with {garbage:#x}");
                         vm.end()?;

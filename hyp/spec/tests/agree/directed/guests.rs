@@ -12,6 +12,7 @@ scenarios! {
     share_declined, share_stands, share_accepted, unshare_refused, unshare_asks, unshare, unshare_of_larger_pin,
     unshare_repeats, unshare_declined, relinquish, relinquish_block, relinquish_nothing, relinquish_refused,
     relinquish_hides_decoy, dry_relinquish, faults, fault_served, fetch_outside, mmio_read, mmio_write, mmio_answer,
+    mmio_answer_signed,
 }
 
 /// A device of the VMM's.
@@ -388,6 +389,26 @@ fn mmio_answer() -> Judged<Lockstep> {
             },
         )?;
         both.run(vm, 0, 0x1122_3344_5566_7788)?;
+    }
+    Ok(both)
+}
+
+/// Loads of a negative and of a positive number, to 32 and to 64 bits.
+fn mmio_answer_signed() -> Judged<Lockstep> {
+    let (mut both, vm) = calls([0, 0, 0, 0])?;
+    for (width, answer) in [1, 2, 4].into_iter().flat_map(|width| {
+        [0x1122_3344_8090_F0A0, 0x1122_3344_5566_7778].map(|answer| (width, answer))
+    }) {
+        for wide in [false, true] {
+            let event = GuestEvent::SignedLoad {
+                ipa: UART,
+                width,
+                register: 3,
+                wide,
+            };
+            both.guest(vm, 0, [1, 2, 3, 4], event)?;
+            both.run(vm, 0, answer)?;
+        }
     }
     Ok(both)
 }

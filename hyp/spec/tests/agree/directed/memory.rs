@@ -436,11 +436,7 @@ fn poison() -> Judged<Lockstep> {
     both.share_with_guest(ordinary, (GUEST, FIRST, 2, 0), 1)?;
     both.pool_donate(FIRST + 1, 1)?;
     both.register(FIRST + 1, RAM + FRAMES, 1)?;
-    for by in [
-        TouchBy::Process,
-        TouchBy::KernelForProcess,
-        TouchBy::KernelFetch,
-    ] {
+    for by in [TouchBy::Process, TouchBy::KernelForProcess, TouchBy::Fetch] {
         both.touch(FIRST + 1, by)?;
     }
     both.call(HostCall::FolioQuery {
@@ -615,6 +611,11 @@ fn dry_share() -> Judged<Lockstep> {
     give_until_dry(&mut both, other, RAM)?;
     both.run(vm, 0, 0)?;
     both.guest(vm, 0, [SHARE, GUEST << 12, 0, 0], GuestEvent::Call)?;
+    let by_smc = GuestEvent::CallBy {
+        smc: true,
+        immediate: 0,
+    };
+    both.guest(vm, 0, [SHARE, GUEST << 12, 0, 0], by_smc)?;
     Ok(both)
 }
 

@@ -13,9 +13,12 @@ macro_rules! scenarios {
     };
 }
 
+mod gic;
 mod guests;
 mod memory;
 mod ordinary;
+mod power;
+mod registers;
 mod touches;
 mod vms;
 
@@ -30,6 +33,9 @@ pub(crate) fn scenarios() -> impl Iterator<Item = &'static Scenario> {
         ordinary::SCENARIOS,
         guests::SCENARIOS,
         touches::SCENARIOS,
+        power::SCENARIOS,
+        registers::SCENARIOS,
+        gic::SCENARIOS,
     ]
     .into_iter()
     .flatten()

@@ -354,7 +354,7 @@ fn share_guest_touched() -> Judged<Lockstep> {
         TouchBy::Process,
         TouchBy::KernelForProcess,
         TouchBy::Kernel,
-        TouchBy::KernelFetch,
+        TouchBy::Fetch,
     ] {
         both.touch(FIRST, by)?;
     }
