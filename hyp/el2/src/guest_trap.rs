@@ -1,6 +1,6 @@
 //! A guest's turn on this CPU: enter, let core decide, resume or leave.
 
-use aarch64_cpu::registers::{CNTVCT_EL0, ID_AA64ISAR0_EL1, ID_AA64MMFR2_EL1};
+use aarch64_cpu::registers::{ID_AA64ISAR0_EL1, ID_AA64MMFR2_EL1};
 use pinfold_core::hypervisor::CallRegisters;
 use pinfold_core::id_registers::{ID_REGISTERS, Processor};
 use pinfold_core::run::Resumption;
@@ -18,8 +18,13 @@ use crate::{gic, hypervisor, judged, panic, trace};
 /// What core wants to know of the CPUs, read once.
 static PROCESSOR: Once<Processor> = Once::new();
 
-/// The ID registers of which a guest sees anything, by `CRm` * 8 + op2.
-fn processor() -> Processor {
+/// What core wants to know of the CPUs.
+pub(crate) fn processor() -> &'static Processor {
+    PROCESSOR.call_once(read)
+}
+
+/// The ID registers of which a guest sees anything, by `CRm` * 8 + op2, and how many list registers there are.
+fn read() -> Processor {
     let mut id_registers = [0; ID_REGISTERS];
     let known = [
         (32, ID_AA64PFR0_EL1.get()),
@@ -46,8 +51,8 @@ fn processor() -> Processor {
 /// Runs the vCPU until core says that the host has to know; `call` is the host's `VCPU_RUN`, noted as `mark`, which is
 /// where its answer is to be noted when this returns.
 pub(crate) fn run(mut loaded: LoadedVcpu, call: &mut CallRegisters, mark: Mark) -> Mark {
-    let processor = PROCESSOR.call_once(processor);
-    hypervisor::lock().prepare_entry(&mut loaded, processor, CNTVCT_EL0.get());
+    let processor = processor();
+    judged::prepare_entry(&mut loaded, processor);
     let mut world = World::load(&mut loaded);
     let (reason, kept) = loop {
         let exit = world.enter(&mut loaded);

@@ -6,17 +6,18 @@
 #[cfg(not(feature = "oracle"))]
 pub(crate) use plain::{
     Hardware, claim_memory, end_guests, finish_run, guest_exit, hardware, host_abort, host_call,
-    keep, watch,
+    keep, prepare_entry, watch,
 };
 
 #[cfg(feature = "oracle")]
 pub(crate) use crate::oracle::{
     Watched as Hardware, claim_memory, end_guests, finish_run, guest_exit, hardware, host_abort,
-    host_call, keep, watch,
+    host_call, keep, prepare_entry, watch,
 };
 
 #[cfg(not(feature = "oracle"))]
 mod plain {
+    use aarch64_cpu::registers::{CNTVCT_EL0, Readable};
     use pinfold_core::exit::Exit;
     use pinfold_core::hypervisor::{
         CallRegisters, HostAbort, HostAbortOutcome, HostCallOutcome, Hypervisor,
@@ -58,6 +59,11 @@ mod plain {
     /// Decides about an access that stage 2 refused.
     pub(crate) fn host_abort(abort: HostAbort) -> HostAbortOutcome {
         hypervisor::lock().host_abort(abort)
+    }
+
+    /// Gives a vCPU its interrupts before its first entry.
+    pub(crate) fn prepare_entry(loaded: &mut LoadedVcpu, processor: &Processor) {
+        hypervisor::lock().prepare_entry(loaded, processor, CNTVCT_EL0.get());
     }
 
     /// Decides about an exit; the second value is for [`keep`].

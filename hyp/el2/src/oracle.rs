@@ -12,6 +12,7 @@ mod watched;
 
 use alloc::vec::Vec;
 
+use aarch64_cpu::registers::{CNTVCT_EL0, Readable};
 use pinfold_abi::{HostCall, Status};
 use pinfold_core::addr::{FRAME_SHIFT, FrameRange, Physical};
 use pinfold_core::exit::Exit;
@@ -24,19 +25,21 @@ use pinfold_core::memory::{Layout, decoy};
 use pinfold_core::run::Resumption;
 use pinfold_core::vcpu::{LoadedVcpu, VcpuExit};
 use pinfold_spec::{
-    Boot, GuestDeed, GuestSeen, HostSeen, Spec, Touch, TouchBy, TouchSeen, Violation,
+    Boot, GuestDeed, GuestSeen, HostSeen, Processors, Spec, Taken, Touch, TouchBy, TouchSeen,
+    Violation,
 };
 use spin::mutex::SpinMutex;
 use spin::once::Once;
 
 use crate::complaint::Complaint;
+use crate::guest_trap;
 use crate::heap::{self, aside};
 use crate::hypervisor::{self, Guard};
 use crate::mmu::{self, Access, stage1};
 use crate::platform::{Bytes, Platform};
 use crate::width::{narrow, wide};
 
-use deed::{Deed, registers_of};
+use deed::{Deed, entry_of, registers_of, taken_by};
 use real::Real;
 pub(crate) use watched::{Watched, hardware};
 
@@ -92,7 +95,7 @@ pub(crate) fn watch(hypervisor: &Hypervisor<Watched>, layout: &Layout<'_>) {
         ranges.collect::<Vec<_>>()
     };
     aside::with(|| {
-        let spec = Spec::new(Boot {
+        let mut spec = Spec::new(Boot {
             ram: ranges(layout.ram),
             hyp: ranges(layout.hyp),
             holes: ranges(layout.holes),
@@ -100,6 +103,11 @@ pub(crate) fn watch(hypervisor: &Hypervisor<Watched>, layout: &Layout<'_>) {
             pool: heap::all_frames(),
             set_aside: 1 + wide(decoy::MOST),
             debug_calls: true,
+        });
+        let processor = guest_trap::processor();
+        spec.watch(Processors {
+            id_registers: processor.id_registers,
+            list_registers: processor.list_registers,
         });
         let mapped = stage1().leaves().into_iter();
         let mapped = mapped
@@ -188,6 +196,8 @@ impl Oracle {
                 let registers = registers_of(&loaded.vcpu.context);
                 self.spec
                     .host_call(before, HostSeen::Entered(&registers), free)?;
+                let context = &loaded.vcpu.context;
+                self.spec.guest_state(context.pstate, context.el1.sctlr)?;
             }
         }
         let [_, named @ ..] = before;
@@ -200,6 +210,7 @@ impl Oracle {
         name: [u64; 2],
         deed: &Deed,
         seen: GuestSeen<'_>,
+        taken: Option<Taken>,
     ) -> Judged {
         self.learn_pins(hypervisor);
         let [vm, vcpu] = name;
@@ -216,6 +227,7 @@ impl Oracle {
                 event,
             };
             self.spec.guest_event(deed, seen, *free)?;
+            self.spec.guest_takes(taken)?;
         } else {
             self.passed_over += 1;
             let (guest, after) = match seen {
@@ -306,6 +318,18 @@ pub(crate) fn host_abort(abort: HostAbort) -> HostAbortOutcome {
     outcome
 }
 
+/// Gives a vCPU its interrupts before its first entry.
+pub(crate) fn prepare_entry(loaded: &mut LoadedVcpu, processor: &Processor) {
+    let mut hypervisor = hypervisor::lock();
+    let now = CNTVCT_EL0.get();
+    hypervisor.prepare_entry(loaded, processor, now);
+    let [vm, vcpu] = loaded.name();
+    judge("an entry of a guest", |oracle| {
+        oracle.spec.guest_prepared(vm, vcpu, now);
+        oracle.spec.guest_enters(vm, vcpu, entry_of(loaded))
+    });
+}
+
 /// Decides about an exit; the second value is for [`keep`].
 pub(crate) fn guest_exit(
     hypervisor: &mut Guard,
@@ -314,18 +338,20 @@ pub(crate) fn guest_exit(
     processor: &Processor,
 ) -> (Resumption, Deed) {
     let free = begin(hypervisor);
-    let mut deed = Deed::of(loaded, &exit, &ORACLE.wait().lock().spec, free);
+    let [vm, vcpu] = loaded.name();
+    let mut deed = aside::with(|| {
+        let spec = &mut ORACLE.wait().lock().spec;
+        spec.guest_left(vm, vcpu, entry_of(loaded));
+        Deed::of(loaded, &exit, spec, free)
+    });
     let resumption = hypervisor.guest_exit(loaded, exit, processor);
     deed.free = free_for_core(deed.free);
     if !matches!(resumption, Resumption::Host(_)) {
         let registers = registers_of(&loaded.vcpu.context);
         judge("an exit of a guest", |oracle| {
-            oracle.guest_deed(
-                hypervisor,
-                loaded.name(),
-                &deed,
-                GuestSeen::Resumed(&registers),
-            )
+            let seen = GuestSeen::Resumed(&registers);
+            oracle.guest_deed(hypervisor, [vm, vcpu], &deed, seen, taken_by(loaded))?;
+            oracle.spec.guest_enters(vm, vcpu, entry_of(loaded))
         });
     }
     (resumption, deed)
@@ -350,6 +376,7 @@ pub(crate) fn finish_run(kept: Kept, loaded: LoadedVcpu, exit: VcpuExit, call: &
     } = kept;
     let (before, name) = (call.x, loaded.name());
     let guest = registers_of(&loaded.vcpu.context);
+    let (timer, taken) = (loaded.vcpu.context.timer, taken_by(&loaded));
     hypervisor.finish_run(loaded, exit, call);
     let seen = GuestSeen::Exited {
         guest: &guest,
@@ -357,7 +384,10 @@ pub(crate) fn finish_run(kept: Kept, loaded: LoadedVcpu, exit: VcpuExit, call: &
         after: &call.x,
     };
     judge("an exit of a guest to the host", |oracle| {
-        oracle.guest_deed(&hypervisor, name, &deed, seen)
+        let [vm, vcpu] = name;
+        let spec = &mut oracle.spec;
+        spec.guest_sets_timer(vm, vcpu, timer.control, timer.compare);
+        oracle.guest_deed(&hypervisor, name, &deed, seen, taken)
     });
 }
 

@@ -26,7 +26,7 @@ struct Case {
 }
 
 /// At least one for each family of rules.
-const CASES: [Case; 14] = [
+const CASES: [Case; 21] = [
     Case {
         mutant: "UnknownCallSucceeds",
         test: "interface::",
@@ -91,6 +91,41 @@ const CASES: [Case; 14] = [
         mutant: "PoolTakesOneMore",
         test: "pool::balance",
         clause: "NothingElseChanges",
+    },
+    Case {
+        mutant: "OldPsci",
+        test: "guest::psci_version",
+        clause: "PsciVersion",
+    },
+    Case {
+        mutant: "AnyImmediate",
+        test: "guest::conduits",
+        clause: "CallImmediate",
+    },
+    Case {
+        mutant: "NoCeilings",
+        test: "guest::system_registers_read",
+        clause: "IdCeiling",
+    },
+    Case {
+        mutant: "UnknownIsZero",
+        test: "guest::physical_timer",
+        clause: "RegisterUndefined",
+    },
+    Case {
+        mutant: "PromisesSpis",
+        test: "guest::gic_identity",
+        clause: "GicIdentity",
+    },
+    Case {
+        mutant: "TimerUnheld",
+        test: "guest::timer_while_running",
+        clause: "TimerHeld",
+    },
+    Case {
+        mutant: "EndsUntold",
+        test: "guest::interrupt_line",
+        clause: "ListsEnd",
     },
     Case {
         mutant: "HolesStay",

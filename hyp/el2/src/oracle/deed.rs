@@ -1,13 +1,15 @@
 //! What a guest did, in the specification's words: [`Deed`].
 //!
-//! Not specified, and so passed over, are: interrupts of the timer and of list registers, `WFI` and `WFE`, first use of FP/SIMD,
-//! trapped registers (SGIs among them), undefined instructions, calls with an immediate, and aborts that are neither in guest RAM nor one
-//! plain load or store that a syndrome describes. Accesses to the interrupt controller and most of PSCI are specified as far as that they
-//! change nothing of who owns what.
+//! Not specified, and so passed over, are aborts that are neither of stage 2's making nor one plain load or store that a syndrome
+//! describes, and walks of the guest's own tables (ADR 9).
 
 use pinfold_core::exit::{Access, Conduit, DataAbort, Exit, Fault, FaultKind};
+use pinfold_core::sysreg::SystemRegister;
 use pinfold_core::vcpu::{GuestContext, LoadedVcpu};
-use pinfold_spec::{GuestEvent, GuestRegisters, Spec};
+use pinfold_spec::{Encoding, Entry, GuestEvent, GuestRegisters, Spec, Taken};
+
+/// The class of an illegal state (DDI 0487, D24.2.37), where it stands in an ESR: what AArch32 is for a guest that does not have it.
+const ILLEGAL_STATE: u64 = 0x0E << 26;
 
 /// What a guest did, with the registers that it had.
 pub(crate) struct Deed {
@@ -25,27 +27,39 @@ pub(super) fn registers_of(context: &GuestContext) -> GuestRegisters {
     }
 }
 
-/// The class of an illegal execution state (DDI 0487 D24.2.37): no ID register offers `AArch32`, and a guest that is there cannot be.
-const ILLEGAL_STATE: u64 = 0x0e << 26;
+/// What the list registers of a vCPU hold.
+pub(super) fn entry_of(loaded: &LoadedVcpu) -> Entry<'_> {
+    let lists = &loaded.vcpu.lists;
+    Entry {
+        lists: lists.values.get(..lists.used).unwrap_or_default(),
+        control: lists.control,
+        timer_held: lists.timer_held,
+    }
+}
+
+/// The exception that a vCPU takes when it goes on.
+pub(super) fn taken_by(loaded: &LoadedVcpu) -> Option<Taken> {
+    let injection = loaded.vcpu.injection.as_ref()?;
+    Some(Taken {
+        esr: injection.esr,
+        has_address: injection.far.is_some(),
+    })
+}
 
 impl Deed {
     /// The deed that ended in `exit`.
     pub(super) fn of(loaded: &LoadedVcpu, exit: &Exit, spec: &Spec, free: u64) -> Self {
         let [vm, _] = loaded.name();
-        let mut registers = registers_of(&loaded.vcpu.context);
-        let event = if loaded.vcpu.context.is_aarch32() {
+        let context = &loaded.vcpu.context;
+        let event = if context.is_aarch32() {
             Some(GuestEvent::Impossible {
                 class: ILLEGAL_STATE,
             })
         } else {
             event(exit, |ipa| spec.is_guest_ram(vm, ipa))
         };
-        if let Exit::Call(Conduit::Smc(_)) = exit {
-            // An SMC traps with the PC on it, and is like an HVC from there on.
-            registers.pc = registers.pc.wrapping_add(4);
-        }
         Self {
-            registers,
+            registers: registers_of(context),
             event,
             free,
         }
@@ -54,23 +68,45 @@ impl Deed {
 
 fn event(exit: &Exit, is_ram: impl Fn(u64) -> bool) -> Option<GuestEvent> {
     match exit {
-        Exit::Call(Conduit::Hvc(0) | Conduit::Smc(0)) => Some(GuestEvent::Call),
+        Exit::Call(Conduit::Hvc(0)) => Some(GuestEvent::Call),
+        Exit::Call(Conduit::Hvc(immediate)) => Some(GuestEvent::CallBy {
+            smc: false,
+            immediate: *immediate,
+        }),
+        Exit::Call(Conduit::Smc(immediate)) => Some(GuestEvent::CallBy {
+            smc: true,
+            immediate: *immediate,
+        }),
         Exit::Interrupt => Some(GuestEvent::Interrupt),
+        Exit::Timer => Some(GuestEvent::Timer),
+        Exit::Maintenance => Some(GuestEvent::Maintenance),
+        Exit::WaitForInterrupt => Some(GuestEvent::Wait),
+        Exit::WaitForEvent => Some(GuestEvent::WaitForEvent),
+        Exit::FloatingPoint => Some(GuestEvent::FloatingPoint),
+        Exit::SystemRegister(access) => Some(GuestEvent::Register {
+            register: encoding(access.register),
+            transfer: access.transfer,
+            read: access.read,
+        }),
+        Exit::Undefined => Some(GuestEvent::Undefined),
         Exit::SystemError(class) | Exit::Unexpected(class) => {
             Some(GuestEvent::Impossible { class: *class })
         }
         Exit::InstructionAbort(fault) => fetch(fault),
         Exit::DataAbort(abort) if abort.fault.kind == FaultKind::Translation => data(abort, is_ram),
-        Exit::DataAbort(_)
-        | Exit::Call(_)
-        | Exit::Timer
-        | Exit::Maintenance
-        | Exit::WaitForInterrupt
-        | Exit::WaitForEvent
-        | Exit::FloatingPoint
-        | Exit::SystemRegister(_)
-        | Exit::Undefined => None,
+        Exit::DataAbort(_) => None,
     }
+}
+
+const fn encoding(register: SystemRegister) -> Encoding {
+    let SystemRegister {
+        op0,
+        op1,
+        crn,
+        crm,
+        op2,
+    } = register;
+    [op0, op1, crn, crm, op2]
 }
 
 fn fetch(fault: &Fault) -> Option<GuestEvent> {
@@ -95,13 +131,21 @@ fn data(abort: &DataAbort, is_ram: impl Fn(u64) -> bool) -> Option<GuestEvent> {
         write,
         register,
         sign_extend,
-        ..
-    } = abort.access?;
-    let is_plain = !abort.cache_maintenance && !sign_extend;
-    is_plain.then_some(GuestEvent::Access {
-        ipa,
-        width,
-        write,
-        register,
+        wide,
+    } = abort.access.filter(|_| !abort.cache_maintenance)?;
+    Some(if sign_extend {
+        GuestEvent::SignedLoad {
+            ipa,
+            width,
+            register,
+            wide,
+        }
+    } else {
+        GuestEvent::Access {
+            ipa,
+            width,
+            write,
+            register,
+        }
     })
 }
