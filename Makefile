@@ -33,8 +33,8 @@ demo: packages ## a protected guest and attacks on it, without a keyboard
 test: packages ## every test; ends with "N passed, N failed"
 	@$(CARGO_QEMU) test
 
-storm: packages ## random calls under EL2's oracle: SECONDS=60 SEED=<number> ICOUNT=1 to have it again
-	@$(CARGO_QEMU) storm $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(ICOUNT),--icount)
+storm: packages ## random calls under EL2's oracle: SECONDS=60 SEED=<number>; ICOUNT=1 to have it again, THREADS=1 to let CPUs race
+	@$(CARGO_QEMU) storm $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(ICOUNT),--icount) $(if $(THREADS),--threads)
 
 check: packages ## format, lints, x86_64 tests, docs, unsafe budget
 	@$(CARGO_QEMU) check

@@ -6,7 +6,7 @@
 
 use core::fmt::{Arguments, Write};
 
-use spin::mutex::SpinMutex;
+use crate::lock::SpinMutex;
 
 use crate::mmio;
 

@@ -5,7 +5,7 @@
 
 use core::arch::{asm, global_asm};
 
-use spin::mutex::SpinMutex;
+use crate::lock::SpinMutex;
 
 use crate::bytes;
 use crate::probe::{self, Fault};

@@ -20,6 +20,7 @@ pub mod canary;
 pub mod console;
 pub mod gic;
 pub mod instruction;
+pub mod lock;
 pub mod memory_probe;
 pub mod mmio;
 pub mod mmu;

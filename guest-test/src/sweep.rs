@@ -3,7 +3,7 @@
 //! A register that can be read is written with all ones, with zero, and then with what it held; one that the image itself lives from
 //! ([`LIVED_FROM`]) only with what it held. Invariant: after a sweep the registers that can be read are as before.
 
-use spin::mutex::SpinMutex;
+use crate::lock::SpinMutex;
 
 use crate::bytes;
 use crate::instruction::{self, SLOTS, Slot};

@@ -65,6 +65,8 @@ pub(crate) struct Machine {
     pub(crate) virtualization: bool,
     /// Whether time is the number of instructions, one a nanosecond: two runs are the same then.
     pub(crate) counts_instructions: bool,
+    /// Whether one thread of QEMU runs the CPUs in turn, and changes at each `YIELD`; else each has its own thread.
+    pub(crate) takes_turns: bool,
     /// A plugin of QEMU.
     pub(crate) plugin: Option<PathBuf>,
     /// Whether a reset starts the machine anew; else it ends QEMU.
@@ -89,6 +91,7 @@ impl Machine {
             gic: 3,
             virtualization: matches!(boot, Boot::Hypervisor { .. }),
             counts_instructions: false,
+            takes_turns: false,
             plugin: None,
             restarts: false,
             tells_status: false,
@@ -125,6 +128,9 @@ impl Machine {
         }
         if let Some(plugin) = &self.plugin {
             qemu.arg("-plugin").arg(escaped(plugin));
+        }
+        if self.takes_turns {
+            qemu.args(["-accel", "tcg,thread=single"]);
         }
         if self.counts_instructions {
             qemu.args(["-icount", "shift=0,sleep=off", "-seed", "1"])

@@ -7,8 +7,8 @@
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::lock::SpinMutex;
 use log::{LevelFilter, Log, Metadata, Record};
-use spin::mutex::SpinMutex;
 use tock_registers::interfaces::{ReadWriteable, Readable, Writeable};
 use tock_registers::registers::{ReadOnly, ReadWrite};
 use tock_registers::{register_bitfields, register_structs};

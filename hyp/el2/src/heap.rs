@@ -13,8 +13,8 @@ pub(crate) mod aside;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
 
+use crate::lock::{SpinMutex, SpinMutexGuard};
 use buddy_system_allocator::Heap;
-use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 use crate::translation::watch;
 

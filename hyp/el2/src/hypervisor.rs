@@ -4,11 +4,11 @@
 
 use alloc::vec::Vec;
 
+use crate::lock::SpinMutex;
 use pinfold_core::addr::{FRAME_SHIFT, FrameRange, Pfn, Physical};
 use pinfold_core::folio::Folio;
 use pinfold_core::hypervisor::Hypervisor;
 use pinfold_core::memory::Layout;
-use spin::mutex::SpinMutex;
 use spin::once::Once;
 
 use crate::complaint::Complaint;

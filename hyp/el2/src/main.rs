@@ -32,6 +32,7 @@ mod host;
 mod hypervisor;
 mod inject;
 mod judged;
+mod lock;
 mod machine;
 mod mmu;
 #[cfg(feature = "mutants")]

@@ -8,8 +8,8 @@
 //! Invariant: a table descriptor points to a [`Table`] that lives until the descriptor is gone from every TLB. All changes
 //! are made under the lock of [`STAGE1`], windows apart: each CPU has its own entry.
 
+use crate::lock::SpinMutex;
 use pinfold_core::addr::{FRAME_SHIFT, FRAME_SIZE};
-use spin::mutex::SpinMutex;
 
 use crate::percpu::{self, CPUS};
 use crate::translation::lock::{self, Watched};

@@ -12,6 +12,7 @@ mod watched;
 
 use alloc::vec::Vec;
 
+use crate::lock::SpinMutex;
 use aarch64_cpu::registers::{CNTVCT_EL0, Readable};
 use pinfold_abi::{HostCall, Status};
 use pinfold_core::addr::{FRAME_SHIFT, FrameRange, Physical};
@@ -28,7 +29,6 @@ use pinfold_spec::{
     Boot, GuestDeed, GuestSeen, HostSeen, Processors, Spec, Taken, Touch, TouchBy, TouchSeen,
     Violation,
 };
-use spin::mutex::SpinMutex;
 use spin::once::Once;
 
 use crate::complaint::Complaint;

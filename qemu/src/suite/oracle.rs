@@ -16,6 +16,7 @@ const STORM: StormOrders = StormOrders {
     seconds: 60,
     seed: Some(1),
     icount: false,
+    threads: false,
 };
 
 /// A way to break core, a test of the mini host that meets it, and the clause that EL2 names.
@@ -146,17 +147,35 @@ pub(crate) fn tests() -> Vec<Test> {
     });
     let linux = Test::one("oracle: Linux, and the demonstration on it", demonstration);
     let storm = Test::one("oracle: a storm of 60 s", |bench| {
-        let products = &bench.products;
-        let images = [&bench.oracle()?, &products.mini_host, &products.guest];
-        let mut console =
-            bench.console(&stormy(&STORM, 1, images.map(PathBuf::as_path)), "storm")?;
-        storm_ends(&mut console, &STORM)
+        storm_of(bench, &STORM, "storm").map(|_| ())
+    });
+    let threads = Test::one("oracle: a storm of 20 s on four threads", |bench| {
+        let orders = StormOrders {
+            seconds: 20,
+            threads: true,
+            ..STORM
+        };
+        storm_of(bench, &orders, "storm-threads").map(|_| ())
+    });
+    let again = Test::one("oracle: a counted storm, twice the same", |bench| {
+        let orders = StormOrders {
+            seconds: 1,
+            icount: true,
+            ..STORM
+        };
+        let first = storm_of(bench, &orders, "storm-counted")?;
+        let second = storm_of(bench, &orders, "storm-counted-again")?;
+        ensure!(first == second, "{first} the first time, then {second}");
+        Ok(())
     });
     let mutants = CASES.into_iter().map(|case| {
         let name = format!("oracle: EL2 catches {}", case.mutant);
         Test::one(name, move |bench| caught(bench, &case))
     });
-    [whole, linux, storm].into_iter().chain(mutants).collect()
+    [whole, linux, storm, threads, again]
+        .into_iter()
+        .chain(mutants)
+        .collect()
 }
 
 fn judged_mini_host(oracle: &Path, bench: &Bench, filter: &str) -> Machine {
@@ -225,6 +244,9 @@ pub(crate) struct StormOrders {
     /// Count instructions instead of time, one a nanosecond: the same seed gives the same storm.
     #[arg(long)]
     icount: bool,
+    /// A thread for each CPU, rather than one for all: they race, and wait for one another longer than they work.
+    #[arg(long, conflicts_with = "icount")]
+    threads: bool,
 }
 
 /// The storm alone.
@@ -242,7 +264,19 @@ pub(crate) fn run_storm(workspace: &Workspace, orders: &StormOrders) -> Result<(
     let images = images.each_ref().map(PathBuf::as_path);
     let machine = stormy(orders, seed, images);
     let log = workspace.out("logs/storm.log")?;
-    storm_ends(&mut Console::start(&machine, &log)?.echoing(), orders)
+    storm_ends(&mut Console::start(&machine, &log)?.echoing(), orders).map(|_| ())
+}
+
+/// A storm as a test; returns what [`storm_ends`] does.
+fn storm_of(bench: &Bench, orders: &StormOrders, log: &str) -> Result<String> {
+    let products = &bench.products;
+    let images = [&bench.oracle()?, &products.mini_host, &products.guest];
+    let machine = stormy(
+        orders,
+        orders.seed.unwrap_or(1),
+        images.map(PathBuf::as_path),
+    );
+    storm_ends(&mut bench.console(&machine, log)?, orders)
 }
 
 fn stormy(orders: &StormOrders, seed: u64, images: [&Path; 3]) -> Machine {
@@ -250,11 +284,13 @@ fn stormy(orders: &StormOrders, seed: u64, images: [&Path; 3]) -> Machine {
     Machine {
         cpu: Cpu::A76,
         counts_instructions: orders.icount,
+        takes_turns: !orders.icount && !orders.threads,
         ..mini_host::machine(images, &arguments)
     }
 }
 
-fn storm_ends(console: &mut Console, orders: &StormOrders) -> Result<()> {
+/// Waits for the end, and returns the line that says how many calls there were, with a digest of their answers.
+fn storm_ends(console: &mut Console, orders: &StormOrders) -> Result<String> {
     // A counted second takes much longer than a second.
     let factor = if orders.icount { 200 } else { 2 };
     let guard = LONG_GUARD + Duration::from_secs(orders.seconds * factor);
@@ -263,7 +299,8 @@ fn storm_ends(console: &mut Console, orders: &StormOrders) -> Result<()> {
         .seen()
         .lines()
         .find(|line| line.contains("calls an hour"));
-    println!("      {}", summary.context("no storm")?.trim());
+    let summary = summary.context("no storm")?.trim().to_owned();
+    println!("      {summary}");
     ensure!(tally == Tally::PASS, "the storm did damage");
-    Ok(())
+    Ok(summary)
 }

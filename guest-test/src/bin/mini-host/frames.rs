@@ -4,9 +4,9 @@
 //! Invariant: a frame is in at most one [`Folio`](crate::folio::Folio); its pin word is 0 while it is in none.
 
 use guest_test::bytes::{self, FRAME};
+use guest_test::lock::SpinMutex;
 use guest_test::tap::Failure;
 use spin::Once;
-use spin::mutex::SpinMutex;
 
 use crate::{calls, platform};
 

@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 
 use buddy_system_allocator::Heap;
 use guest_test::bytes;
-use spin::mutex::SpinMutex;
+use guest_test::lock::SpinMutex;
 
 const SIZE: usize = 1 << 20;
 

@@ -5,8 +5,8 @@
 use alloc::vec::Vec;
 
 use guest_test::check;
+use guest_test::lock::SpinMutex;
 use guest_test::tap::{Failure, Outcome};
-use spin::mutex::SpinMutex;
 
 use crate::calls::{self, Reply, Status};
 use crate::folio::Folio;

@@ -5,10 +5,10 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use guest_test::lock::SpinMutex;
 use guest_test::smccc::{self, psci};
 use guest_test::tap::Failure;
 use guest_test::{bytes, gic, start, timer};
-use spin::mutex::SpinMutex;
 
 use crate::platform;
 

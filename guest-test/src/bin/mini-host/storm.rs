@@ -11,10 +11,11 @@ mod ward;
 
 use alloc::vec::Vec;
 
+use guest_test::lock::{SpinMutex, Yield};
 use guest_test::random::Random;
 use guest_test::tap::{Failure, Outcome, Test};
 use guest_test::{bytes, check, line, timer};
-use spin::mutex::SpinMutex;
+use spin::relax::RelaxStrategy;
 
 use crate::suites::el2_frame;
 use crate::{frames, platform, pool, smp};
@@ -133,6 +134,8 @@ fn rage_on(cpu: u64) -> Outcome {
             29..=56 => stray.nearly_valid(&mut random)?,
             _ => stray.garbage(&mut random)?,
         }
+        // Where CPUs take turns, calls mix.
+        Yield::relax();
     }
     stray.clear_away()?;
     // The bait may be in the pool, and comes back when that is drained.

@@ -9,8 +9,8 @@ use core::alloc::Layout;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::lock::SpinMutex;
 use buddy_system_allocator::Heap;
-use spin::mutex::SpinMutex;
 
 use super::ORDERS;
 use crate::percpu;

@@ -2,12 +2,12 @@
 
 use alloc::vec::Vec;
 
+use crate::lock::SpinMutex;
 use pinfold_core::addr::{FrameRange, Pfn, Physical};
 use pinfold_core::machine::{
     HypAccess, Machine, OutOfMemory, RootTables, Scope, Table, TableIndex, Vmid,
 };
 use pinfold_core::trace::Ring;
-use spin::mutex::SpinMutex;
 
 use crate::heap::aside;
 use crate::machine::{self, El2Machine};

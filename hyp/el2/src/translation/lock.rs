@@ -2,7 +2,7 @@
 
 use core::ops::{Deref, DerefMut};
 
-use spin::mutex::{SpinMutex, SpinMutexGuard};
+use crate::lock::{SpinMutex, SpinMutexGuard};
 
 /// The one lock of memory, which guards all stage 2s.
 pub(crate) const MEMORY: u8 = 0;

@@ -8,11 +8,11 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
+use crate::lock::SpinMutex;
 use aarch64_cpu::registers::{Readable, TTBR0_EL2};
 use pinfold_core::addr::{FRAME_SHIFT, Pfn};
 use pinfold_core::machine::{RootTables, Vmid};
 use pinfold_protocol::{Checker, Event, Lock, Memory, Regime};
-use spin::mutex::SpinMutex;
 
 use super::root;
 use super::table::Table;

@@ -7,6 +7,7 @@ use guest_test::bytes::{self, FRAME};
 use guest_test::random::Random;
 use guest_test::tap::{Failure, Outcome};
 use guest_test::{gic, timer};
+use pinfold_abi::limit::MAX_FRAMES;
 use pinfold_abi::{FUNCTION_BASE, HostCall, VM_PROTECTED, pin_word};
 
 use crate::calls::{self, Reply, Status};
@@ -18,6 +19,8 @@ use crate::{frames, pool};
 const GFNS: u64 = 16;
 /// VMs of each CPU, at most.
 const VMS: usize = 2;
+/// Frames at the end of the bait that no call begins with: two folios of order 1 that begin before them end within the bait.
+const MARGIN: u64 = 3;
 /// Handles have a slot in bits 7:0 and a generation in bits 31:8.
 const GENERATION: u64 = 8;
 
@@ -60,7 +63,7 @@ impl Stray {
             1 => guests,
             2 => random.word() | 1 << 37,
             3 => random.below(0x4_0000),
-            _ => self.bait.pfn() + random.below(self.bait.frames()),
+            _ => self.bait.pfn() + random.below(self.bait.frames() - MARGIN),
         }
     }
 
@@ -86,7 +89,7 @@ impl Stray {
         let vm = self.handle(random);
         let small = random.below(3);
         // Whatever it comes to: the tally looks whether that makes sense, and the oracle whether it is right.
-        match random.below(40) {
+        match random.below(48) {
             0 => calls::version(),
             1 => calls::features(),
             2 => calls::pool_status(),
@@ -110,13 +113,22 @@ impl Stray {
             35 => calls::folio_digest(self.bait.pfn(), small * 8),
             36 => calls::vm_teardown_finish(vm),
             37 => return self.clear_away(),
+            38..=43 => {
+                let (gfn, pfn, access) =
+                    (Self::gfn(random), self.pfn(random), 1 | random.below(10));
+                calls::mem_share_guest(vm, gfn, pfn, 1 + small / 2, random.below(12) / 8, access)
+            }
+            44 => calls::mem_unshare_guest(vm, Self::gfn(random), 1 + small),
+            45 => calls::mem_protect_guest(vm, Self::gfn(random), 1 + small, random.below(9)),
             _ => calls::vm_teardown_begin(vm),
         };
         Ok(())
     }
 
     fn create(&mut self, random: &mut Random) -> Outcome {
-        let flags = VM_PROTECTED | (random.below(4) / 3) << 1;
+        let flags = [VM_PROTECTED, VM_PROTECTED, 0, 0, VM_PROTECTED | 1 << 1];
+        let place = bytes::size(random.below(5));
+        let flags = flags.get(place).copied().unwrap_or(0);
         let Some(place) = self.handles.iter_mut().find(|handle| **handle == 0) else {
             return Ok(());
         };
@@ -170,19 +182,23 @@ impl Stray {
         for word in &mut words {
             *word = self.word(random);
         }
-        let [first, second, ..] = &mut words;
-        // Others' VMs are not for garbage, and what is taken for good must be bait, or too much.
+        let [first, second, _, count, ..] = &mut words;
+        // Others' VMs are not for garbage, what is taken for good must be bait, or too much, and no VM is made that nobody ends.
         match number {
             0x10 => *second |= 1 << 60,
             0x20 => *second |= 1 << 40,
             0x21 => return pool::shed(),
-            0x30 => *first &= !VM_PROTECTED,
+            0x30 => *first |= 1 << 40,
             0x3a => {
                 Self::run(self.handle(random), *second, random);
                 return Ok(());
             }
             _ if *first >> GENERATION != 0 && *first >> 32 == 0 => *first = self.handle(random),
             _ => {}
+        }
+        if matches!(number, 0x40 | 0x42) && *count <= MAX_FRAMES {
+            // One folio of the bait ends within the bait.
+            *count &= 1;
         }
         let high = if random.below(16) == 0 {
             random.below(1 << 15) << 8

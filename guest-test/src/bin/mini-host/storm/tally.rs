@@ -5,9 +5,9 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use guest_test::line;
+use guest_test::lock::SpinMutex;
 use guest_test::tap::{Failure, Outcome};
 use pinfold_abi::{FUNCTION_BASE, HostCall, Status};
-use spin::mutex::SpinMutex;
 
 use crate::calls::Reply;
 use guest_test::smccc;

@@ -1,11 +1,11 @@
 //! Storms: pseudo-random calls from all CPUs at once; EL2 stands, and afterwards everything can be put in order again.
 
 use guest_test::bytes::{self, FRAME};
+use guest_test::lock::SpinMutex;
 use guest_test::random::Random;
 use guest_test::tap::Outcome;
 use guest_test::{check, gic, line, tests, timer};
 use pinfold_abi::{FUNCTION_BASE, HostCall, VM_PROTECTED, pin_word};
-use spin::mutex::SpinMutex;
 
 use super::processors;
 use super::snapshot::Snapshot;
