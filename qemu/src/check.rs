@@ -16,8 +16,9 @@ use std::process::Command;
 /// A check by its name.
 type Check = (&'static str, fn(&Workspace) -> Result<()>);
 
-const CHECKS: [Check; 11] = [
+const CHECKS: [Check; 12] = [
     ("format", format),
+    ("lock file of the fuzzers", lock_of_fuzzers),
     ("lints on x86_64", lint_here),
     ("lints of the bare-metal images", lint_bare_metal),
     ("lints of the host program", lint_host),
@@ -55,6 +56,15 @@ fn format(workspace: &Workspace) -> Result<()> {
             .command("fmt")
             .args(["--all", "--check", "--", "-l", "--color", "never"]),
     )
+}
+
+/// The fuzzers are a workspace of their own, which nothing else here builds.
+fn lock_of_fuzzers(workspace: &Workspace) -> Result<()> {
+    let cargo = Cargo::new(workspace);
+    let mut metadata = cargo.command("metadata");
+    metadata.args(["--manifest-path", "hyp/fuzz/Cargo.toml", "--locked"]);
+    metadata.args(["--format-version", "1"]);
+    cargo.step("lock of the fuzzers").run(&mut metadata)
 }
 
 fn lint_here(workspace: &Workspace) -> Result<()> {

@@ -23,7 +23,7 @@ host_calls! {
         el2_memory: "KiB" = "memory that EL2 took at boot"
     );
 
-    #[doc = "Registers one range of the host's pin table. Its frames become `HostSharedHyp`. More than 256 table frames take several calls: AGAIN with x2 = table frames done; repeat the call as it was."]
+    #[doc = "Registers one range of the host's pin table. Its frames become `HostSharedHyp`. More than 64 table frames take several calls: AGAIN with x2 = table frames done; repeat the call as it was."]
     0x10 PinTableRegister = "PIN_TABLE_REGISTER", "always, each range once", any,
     (
         table: Pfn = "first frame of the table",

@@ -13,12 +13,13 @@ use core::ops::{Deref, DerefMut};
 pub struct Owned<T>(Box<[T; 1]>);
 
 impl<T> Owned<T> {
-    /// Moves `value` to the heap, or returns nothing when the heap has no room for it.
+    /// Makes a value on the heap, or returns nothing when the heap has no room for it. A large value made first would be copied there.
     #[must_use]
-    pub fn try_new(value: T) -> Option<Self> {
+    #[inline]
+    pub fn try_new(make: impl FnOnce() -> T) -> Option<Self> {
         let mut cell = Vec::new();
         make_room(&mut cell)?;
-        cell.push(value);
+        cell.push(make());
         cell.into_boxed_slice().try_into().ok().map(Self)
     }
 }

@@ -42,6 +42,7 @@ pub struct Vcpus {
 impl Vcpus {
     /// Room for `count` vCPUs (at most [`MAX_VCPUS`]), none created.
     #[must_use]
+    #[inline]
     pub fn new(count: usize) -> Self {
         let count = count.min(MAX_VCPUS);
         Self {
@@ -66,7 +67,7 @@ impl Vcpus {
         if !matches!(slot, Slot::Absent) && !mutant!(VcpuTwice) {
             return Err(Refusal::Exists(Found::default()));
         }
-        *slot = Slot::Present(Owned::try_new(Vcpu::reset()).ok_or(Refusal::OutOfMemory)?);
+        *slot = Slot::Present(Owned::try_new(Vcpu::reset).ok_or(Refusal::OutOfMemory)?);
         self.power
             .create(index, powered_off && !mutant!(CreatedRunning));
         Ok(())

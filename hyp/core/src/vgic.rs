@@ -53,13 +53,14 @@ pub enum Frame {
 impl Vgic {
     /// A controller for `count` vCPUs, out of reset and not yet in the address space.
     #[must_use]
+    #[inline]
     pub fn new(count: usize) -> Self {
         Self {
             count: count.min(MAX_VCPUS),
             frames: None,
             forwards: false,
-            private: core::array::from_fn(|_| Bank::new(PRIVATE_LEVEL)),
-            shared: core::array::from_fn(|_| Bank::new(u32::MAX)),
+            private: [const { Bank::new(PRIVATE_LEVEL) }; MAX_VCPUS],
+            shared: [const { Bank::new(u32::MAX) }; SHARED_BANKS],
         }
     }
 

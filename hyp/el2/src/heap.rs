@@ -13,6 +13,7 @@ pub(crate) mod aside;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
 
+use crate::cache;
 use crate::lock::{SpinMutex, SpinMutexGuard};
 use buddy_system_allocator::Heap;
 
@@ -166,8 +167,15 @@ fn allocate_zeroed(layout: Layout) -> Option<usize> {
 }
 
 fn clear(block: NonNull<u8>, bytes: usize) {
-    // SAFETY: the block has just come from the heap, or is about to go back: mapped, writable, and nobody else's.
-    unsafe { block.write_bytes(0, bytes) };
+    let address = block.as_ptr().expose_provenance();
+    if !(address | bytes).is_multiple_of(FRAME) {
+        // SAFETY: the block has just come from the heap, or is about to go back: mapped, writable, and nobody else's.
+        return unsafe { block.write_bytes(0, bytes) };
+    }
+    for frame in (address..address + bytes).step_by(FRAME) {
+        // SAFETY: as above; it is a part of the block.
+        unsafe { cache::clear_frame(frame) };
+    }
 }
 
 /// One zeroed frame, for a table.

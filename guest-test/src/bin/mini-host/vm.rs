@@ -383,14 +383,22 @@ impl Vm {
 
     /// The puppet makes a call that ends its turn; gives the exit.
     pub(crate) fn last_words(&mut self, words: [u64; 4]) -> Result<Exit, Failure> {
+        self.timed_last_words(words).map(|(exit, _)| exit)
+    }
+
+    /// The same, and how many ticks of the timer the turn took in which the puppet made the call.
+    pub(crate) fn timed_last_words(&mut self, words: [u64; 4]) -> Result<(Exit, u64), Failure> {
         let (words, ..) = Command::Hvc(words).words();
         let mut event = self.next(0, 0)?;
+        let mut ticks = 0;
         for word in words {
             check_eq!(event, Event::Asked, "the puppet's question");
+            let start = timer::now();
             event = self.turn(word)?;
+            ticks = timer::now() - start;
         }
         match event {
-            Event::Exit(exit) => Ok(exit),
+            Event::Exit(exit) => Ok((exit, ticks)),
             Event::Told(_) | Event::Asked | Event::Verdict(_) => Err(Failure::new(format_args!(
                 "{event:x?} after a call that ends the turn"
             ))),

@@ -290,7 +290,8 @@ impl<M: Machine> Hypervisor<M> {
         self.memory.expect_room(ROOM_FOR_VM)?;
         let stage2 = self.memory.create_stage2(handle.slot())?;
         let root = (stage2.root(), stage2.vmid());
-        let Some(vm) = Owned::try_new(Vm::new(kind, handle, stage2, Vcpus::new(count))) else {
+        let vm = Owned::try_new(|| Vm::new(kind, handle, stage2, Vcpus::new(count)));
+        let Some(vm) = vm else {
             if !mutant!(RootStays) {
                 self.memory.destroy_root(root.0, root.1);
             }

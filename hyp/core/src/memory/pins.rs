@@ -13,7 +13,7 @@ use crate::refusal::{Found, Refusal};
 use crate::stage2::{Content, Grain, Mapping, Need};
 
 /// Table frames shared in one call.
-const FRAMES_PER_CALL: u64 = 256;
+const FRAMES_PER_CALL: u64 = 64;
 
 /// One step of a registration that was checked whole.
 #[must_use = "nothing is registered until it is committed"]

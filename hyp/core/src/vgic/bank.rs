@@ -26,7 +26,7 @@ pub(super) struct Bank {
 
 impl Bank {
     /// A bank out of reset: all disabled; bit n of `level` says how it is triggered.
-    pub(super) fn new(level: u32) -> Self {
+    pub(super) const fn new(level: u32) -> Self {
         Self {
             enabled: 0,
             latch: 0,

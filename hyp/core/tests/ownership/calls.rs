@@ -175,8 +175,8 @@ fn a_large_pin_table_takes_several_calls() {
         first: claim::Pfn(RAM),
         frames: claim::Count(frames),
     };
-    let whole = register(600 * 1024);
-    for done in [256, 512] {
+    let whole = register(150 * 1024);
+    for done in [64, 128] {
         let x = call(&mut hypervisor, whole);
         assert_eq!((status(x), x[2]), (Status::Again, done));
         assert_eq!(
@@ -185,7 +185,7 @@ fn a_large_pin_table_takes_several_calls() {
             "it overlaps"
         );
     }
-    assert_eq!(ok(call(&mut hypervisor, whole)), 600);
+    assert_eq!(ok(call(&mut hypervisor, whole)), 150);
     assert_eq!(status(call(&mut hypervisor, whole)), Status::Exists);
 }
 
@@ -193,7 +193,7 @@ fn a_large_pin_table_takes_several_calls() {
 fn the_failing_frame_is_named_in_every_step() {
     let mut hypervisor = boot(FRAMES);
     let (table, first) = (claim::Pfn(FIRST), claim::Pfn(RAM));
-    let (first_of_pool, count) = (claim::Pfn(FIRST + 300), claim::Count(1));
+    let (first_of_pool, count) = (claim::Pfn(FIRST + 75), claim::Count(1));
     let gift = HostCall::PoolDonate {
         first: first_of_pool,
         count,
@@ -202,11 +202,11 @@ fn the_failing_frame_is_named_in_every_step() {
     let register = HostCall::PinTableRegister {
         table,
         first,
-        frames: claim::Count(600 * 1024),
+        frames: claim::Count(150 * 1024),
     };
     assert_eq!(status(call(&mut hypervisor, register)), Status::Again);
     let x = call(&mut hypervisor, register);
-    assert_eq!((status(x), x[2]), (Status::NotPermitted, 300));
+    assert_eq!((status(x), x[2]), (Status::NotPermitted, 75));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::ruling::{Ruling, done, refuse, require};
 use crate::state::{FRAME_LIMIT, Owner, Pins, State};
 
 /// The most frames that one call shares.
-const STEP: u64 = 256;
+const STEP: u64 = 64;
 
 impl State {
     /// One call may do a part of it: how large a part is EL2's choice.

@@ -3,9 +3,10 @@
 //! Counted where time is the number of instructions, which the boot argument `icount` says; skipped elsewhere. A call is counted with
 //! the mini host's own part, some dozen instructions.
 
+use guest_test::bytes::FRAME;
 use guest_test::tap::{Failure, Outcome};
-use guest_test::{check, line, tests, timer};
-use pinfold_abi::{VM_PROTECTED, limit, pin_word};
+use guest_test::{check, check_eq, line, tests, timer};
+use pinfold_abi::{ExitReason, VM_PROTECTED, limit, pin_word};
 
 use crate::calls::{self, Reply, Status};
 use crate::folio::Folio;
@@ -15,6 +16,16 @@ use crate::{frames, platform, pool};
 /// The most that a call may take.
 const BUDGET: u64 = 20_000;
 const ORDINARY: u64 = 0;
+const MEM_SHARE: u64 = 0xc600_0003;
+/// A frame behind all RAM.
+const BEYOND: u64 = 0x400_0000;
+/// Words of a frame of a pin table.
+const WORDS: u64 = 1024;
+
+/// How many instructions ticks of the timer are.
+fn instructions(ticks: u64) -> u64 {
+    ticks * (1_000_000 / timer::milliseconds(1))
+}
 
 /// Makes calls until `frames` frames are done, a folio being so many; gives the most instructions that one of them took.
 fn count(what: &str, frames: u64, folio: u64, call: impl Fn(u64) -> Reply) -> Result<u64, Failure> {
@@ -22,7 +33,7 @@ fn count(what: &str, frames: u64, folio: u64, call: impl Fn(u64) -> Reply) -> Re
     while done < frames {
         let start = timer::now();
         let reply = call(done);
-        let instructions = (timer::now() - start) * (1_000_000 / timer::milliseconds(1));
+        let took = instructions(timer::now() - start);
         check!(
             reply.is(Status::Ok) || reply.is(Status::Again),
             "{what} after {done} frames: {reply:x?}"
@@ -30,11 +41,21 @@ fn count(what: &str, frames: u64, folio: u64, call: impl Fn(u64) -> Reply) -> Re
         let [step, ..] = reply.results;
         done += step * folio;
         calls += 1;
-        most = most.max(instructions);
+        most = most.max(took);
         check!(calls < 1024, "{what} does not end");
     }
     line!("# {what}: {calls} calls, at most {most} instructions each");
     Ok(most)
+}
+
+/// Makes one call and gives how many instructions it took.
+fn once(what: &str, call: impl FnOnce() -> Result<Reply, Failure>) -> Result<u64, Failure> {
+    let start = timer::now();
+    let reply = call()?;
+    let took = instructions(timer::now() - start);
+    check!(reply.is(Status::Ok), "{what}: {reply:x?}");
+    line!("# {what}: {took} instructions");
+    Ok(took)
 }
 
 /// Each of these is within the budget.
@@ -119,5 +140,56 @@ tests! { "work":
         let given = count("giving frames to the pool", frames, 1, |done| calls::pool_donate(pfn + done, frames - done))?;
         let back = count("taking frames from the pool", frames, 1, |_| Reply { results: [1; 6], ..calls::pool_reclaim() })?;
         in_bounds(&[given, back])?;
+    }
+
+    /// A pin table of 512 frames is registered; it speaks for frames where there is no RAM, and stays.
+    of_a_pin_table {
+        need_count()?;
+        let folio = Folio::take(limit::MAX_ORDER)?;
+        let (table, frames) = (folio.pfn(), folio.frames());
+        let most = count("registering a pin table", frames, 1, |done| {
+            let reply = calls::pin_table_register(table, BEYOND, frames * WORDS);
+            let [so_far, ..] = reply.results;
+            Reply { results: [so_far - done; 6], ..reply }
+        })?;
+        core::mem::forget(folio);
+        in_bounds(&[most])?;
+    }
+
+    /// A VM with as many vCPUs as there can be is made and ended.
+    of_a_life {
+        need_count()?;
+        pool::feed()?;
+        pool::feed()?;
+        let mut handle = 0;
+        let created = once("VM_CREATE", || {
+            let reply = calls::vm_create(VM_PROTECTED, limit::MAX_VCPUS);
+            [handle, ..] = reply.results;
+            Ok(reply)
+        })?;
+        let mut counts = [created; 8];
+        for (vcpu, place) in (0..limit::MAX_VCPUS).zip(counts.iter_mut().skip(1)) {
+            *place = once("VCPU_CREATE", || Ok(calls::vcpu_create(handle, vcpu, 0)))?;
+        }
+        let ends = [
+            once("VM_TEARDOWN_BEGIN", || Ok(calls::vm_teardown_begin(handle)))?,
+            once("VM_TEARDOWN_FINISH", || Ok(calls::vm_teardown_finish(handle)))?,
+        ];
+        in_bounds(&counts)?;
+        in_bounds(&ends)?;
+    }
+
+    /// A guest shares a frame of a folio of 2 MiB, which is cut.
+    of_a_guest {
+        need_count()?;
+        let mut vm = Vm::puppet()?;
+        let gfn = SCRATCH_GFN.next_multiple_of(512);
+        vm.donate(gfn, Folio::take_pinned(limit::MAX_ORDER)?)?;
+        let (exit, ticks) = vm.timed_last_words([MEM_SHARE, (gfn + 5) * FRAME, 0, 0])?;
+        check_eq!((exit.reason, exit.details), (ExitReason::Shared, [gfn + 5, 1, 0]), "the exit");
+        let most = instructions(ticks);
+        line!("# sharing a frame of a block, from VCPU_RUN to the exit: {most} instructions");
+        vm.end()?;
+        in_bounds(&[most])?;
     }
 }
