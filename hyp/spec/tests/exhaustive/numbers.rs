@@ -192,7 +192,7 @@ struct Worlds {
 
 impl Worlds {
     fn new() -> Judged<Self> {
-        let mut created = World::new(4)?;
+        let mut created = World::new(4, false)?;
         let donation = Action::Donate {
             vm: 0,
             gfn: 0,

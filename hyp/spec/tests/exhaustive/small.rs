@@ -10,7 +10,7 @@ use pinfold_core::machine::{Machine, Vmid};
 use pinfold_core::vm::{VmHandle, VmSlot};
 use pinfold_spec::{GuestEvent, TouchBy};
 
-use crate::directed::{SHARE, UNSHARE};
+use crate::directed::{RELINQUISH, SHARE, UNSHARE};
 use crate::lockstep::{GUEST, Judged, Lockstep, RAM};
 
 /// VMs, and addresses in each.
@@ -98,7 +98,32 @@ pub(crate) enum Action {
         gfn: u64,
         pin: Pin,
     },
+    /// The guest gives a frame back.
+    Relinquish {
+        vm: usize,
+        gfn: u64,
+    },
     Interrupt(usize),
+    /// The host shares pages with an ordinary VM, one by one or as a folio.
+    ShareGuest {
+        vm: usize,
+        gfn: u64,
+        page: u64,
+        count: u64,
+        order: u8,
+    },
+    /// What an ordinary VM may do is all, or reading only.
+    Protect {
+        vm: usize,
+        gfn: u64,
+        access: u64,
+    },
+    UnshareGuest {
+        vm: usize,
+        gfn: u64,
+        count: u64,
+    },
+    Poison(u64),
     PoolDonate(u64),
     PoolReclaim,
     Touch {
@@ -136,13 +161,15 @@ pub(crate) struct World {
     pub(crate) pages: u64,
     pub(crate) vms: [Option<claim::Handle>; VMS],
     awaits: [Awaits; VMS],
+    /// Whether the VM in a slot is a protected one.
+    protected: [bool; VMS],
     /// Pages in the pool, in the order of their coming.
     given: Vec<u64>,
 }
 
 impl World {
-    /// A host with this many pages and a registered pin table.
-    pub(crate) fn new(pages: u64) -> Judged<Self> {
+    /// A host with this many pages and a registered pin table. The VM in the second slot is ordinary if `mixed`.
+    pub(crate) fn new(pages: u64, mixed: bool) -> Judged<Self> {
         let plan = Plan {
             frames: FRAMES,
             el2: (EL2, EL2_FRAMES),
@@ -156,6 +183,7 @@ impl World {
             pages,
             vms: [None; VMS],
             awaits: [Awaits::Nothing; VMS],
+            protected: [true, !mixed],
             given: Vec::new(),
         })
     }
@@ -186,7 +214,7 @@ impl World {
             actions.push(Action::Create);
         }
         for page in 0..self.pages {
-            actions.push(Action::PoolDonate(page));
+            actions.extend([Action::PoolDonate(page), Action::Poison(page)]);
             let touches = [
                 TouchBy::Process,
                 TouchBy::KernelForProcess,
@@ -224,13 +252,42 @@ impl World {
         for (gfn, count) in [(0, 1), (1, 1), (0, 2)] {
             actions.push(Action::Reclaim { vm, gfn, count });
         }
+        self.shares_with(vm, actions);
         if self.runs(vm) {
             actions.push(Action::Interrupt(vm));
             for gfn in 0..ADDRESSES {
+                actions.push(Action::Relinquish { vm, gfn });
                 actions.push(Action::Share { vm, gfn });
                 let pins = [right, Pin::Missing, Pin::OtherOrder];
                 actions.extend(pins.map(|pin| Action::Unshare { vm, gfn, pin }));
             }
+        }
+    }
+
+    /// What only ordinary VMs are for; a protected one is refused it once.
+    fn shares_with(&self, vm: usize, actions: &mut Vec<Action>) {
+        let share = |gfn, page, count, order| Action::ShareGuest {
+            vm,
+            gfn,
+            page,
+            count,
+            order,
+        };
+        if self.protected[vm] {
+            let (gfn, access, count) = (0, 1, 1);
+            actions.extend([share(0, 0, 1, 0), Action::Protect { vm, gfn, access }]);
+            actions.push(Action::UnshareGuest { vm, gfn, count });
+            return;
+        }
+        for page in 0..self.pages {
+            actions.extend((0..ADDRESSES).map(|gfn| share(gfn, page, 1, 0)));
+            actions.extend([share(0, page, 2, 0), share(0, page, 1, 1)]);
+        }
+        for gfn in 0..ADDRESSES {
+            actions.extend([1, 7].map(|access| Action::Protect { vm, gfn, access }));
+        }
+        for (gfn, count) in [(0, 1), (1, 1), (0, 2)] {
+            actions.push(Action::UnshareGuest { vm, gfn, count });
         }
     }
 
@@ -240,6 +297,30 @@ impl World {
             Action::Create => return self.create().map(|()| false),
             Action::Share { vm, gfn } => return self.share(vm, gfn).map(|()| false),
             Action::Unshare { vm, gfn, pin } => return self.unshare(vm, gfn, pin).map(|()| false),
+            Action::Relinquish { vm, gfn } => {
+                let x = [RELINQUISH, (GUEST + gfn) << 12, 0, 0];
+                self.guest(vm, x, GuestEvent::Call)?;
+                return Ok(false);
+            }
+            Action::Poison(page) => self.poison(page)?,
+            Action::ShareGuest {
+                vm,
+                gfn,
+                page,
+                count,
+                order,
+            } => {
+                let folios = (GUEST + gfn, RAM + page, count, u64::from(order));
+                self.both.share_with_guest(self.handle(vm), folios, 7)?
+            }
+            Action::Protect { vm, gfn, access } => {
+                self.both
+                    .protect_guest(self.handle(vm), GUEST + gfn, 1, access)?
+            }
+            Action::UnshareGuest { vm, gfn, count } => {
+                self.both
+                    .unshare_from_guest(self.handle(vm), GUEST + gfn, count)?
+            }
             Action::Interrupt(vm) => {
                 self.guest(vm, [0; 4], GuestEvent::Interrupt)?;
                 return Ok(false);
@@ -272,6 +353,14 @@ impl World {
         Ok(x[1] != 0 && x[1] != Status::Again.number())
     }
 
+    /// Poisons a page, which is for good: everything is compared at once.
+    fn poison(&mut self, page: u64) -> Judged<[u64; 18]> {
+        let compares = std::mem::replace(&mut self.both.compares, true);
+        let x = self.both.poison(RAM + page)?;
+        self.both.compares = compares;
+        Ok(x)
+    }
+
     /// Lets the host touch a page; says whether that comes to nothing. What comes to a decoy is compared at once, before anybody uses it.
     fn touch(&mut self, page: u64, by: TouchBy) -> Judged<bool> {
         let frame = RAM + page;
@@ -297,8 +386,9 @@ impl World {
     }
 
     fn create(&mut self) -> Judged {
-        let vm = self.both.create(1, 1)?;
-        let slot = usize::try_from(vm.0 & 0xFF).unwrap();
+        let slot = self.vms.iter().position(Option::is_none).unwrap();
+        let vm = self.both.create(u64::from(self.protected[slot]), 1)?;
+        assert_eq!(vm.0 & 0xFF, u64::try_from(slot).unwrap(), "the lowest slot");
         self.vms[slot] = Some(vm);
         self.awaits[slot] = Awaits::Nothing;
         self.both.region(vm, GUEST, ADDRESSES)?;
@@ -381,9 +471,9 @@ impl World {
         Ok(())
     }
 
-    /// Whether the step leads to a state that others do not lead to. Decoys are tried, and not gone on from.
+    /// Whether the step leads to a state that others do not lead to. Decoys and poison are tried, and not gone on from.
     pub(crate) const fn leads_on(action: Action) -> bool {
-        !matches!(action, Action::Touch { .. })
+        !matches!(action, Action::Touch { .. } | Action::Poison(_))
     }
 
     /// A look at what a refused call must leave alone.
@@ -422,7 +512,8 @@ impl World {
         let swaps: &[u64] = if self.pages == 4 { &[0, 2] } else { &[0] };
         let keys = swaps.iter().flat_map(|pages| {
             let key = |vms: usize| self.key_under(vms, *pages);
-            [key(0), key(1)]
+            let swapped = (self.protected[0] == self.protected[1]).then(|| key(1));
+            [Some(key(0)), swapped].into_iter().flatten()
         });
         keys.min().unwrap_or_default()
     }
@@ -472,7 +563,11 @@ impl World {
             }
             let handle = self.handle(vm);
             self.both.begin(handle)?;
-            self.both.reclaim(handle, GUEST, ADDRESSES)?;
+            if self.protected[vm] {
+                self.both.reclaim(handle, GUEST, ADDRESSES)?;
+            } else {
+                self.both.unshare_from_guest(handle, GUEST, ADDRESSES)?;
+            }
             self.finish(vm)?;
         }
         while !self.given.is_empty() && self.take_back()?[1] == 0 {}

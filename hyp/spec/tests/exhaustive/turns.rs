@@ -58,7 +58,7 @@ fn calls(vm: claim::Handle) -> Vec<HostCall> {
     calls
 }
 
-fn about_memory(vm: claim::Handle) -> [HostCall; 10] {
+fn about_memory(vm: claim::Handle) -> [HostCall; 12] {
     let donation = |gfn, page| HostCall::MemDonate {
         vm,
         gfn: claim::Gfn(gfn),
@@ -84,6 +84,19 @@ fn about_memory(vm: claim::Handle) -> [HostCall; 10] {
             vm,
             gfn: claim::Gfn(GUEST),
             count: claim::Count(2),
+        },
+        HostCall::MemShareGuest {
+            vm,
+            gfn: claim::Gfn(GUEST + 1),
+            pfn: claim::Pfn(RAM + 2),
+            count: claim::Count(1),
+            order: claim::Order(0),
+            access: claim::Access(7),
+        },
+        HostCall::MemUnshareGuest {
+            vm,
+            gfn: claim::Gfn(GUEST + 1),
+            count: claim::Count(1),
         },
         HostCall::FolioQuery {
             pfn: claim::Pfn(RAM),
@@ -190,7 +203,7 @@ impl Orders {
 
 /// A VM with both its pages, the second of which it shares, and two vCPUs: created, live, or dying.
 fn worlds() -> Judged<Vec<World>> {
-    let mut created = World::new(4)?;
+    let mut created = World::new(4, false)?;
     created.take(Action::Create)?;
     let donation = |gfn, page| Action::Donate {
         vm: 0,

@@ -63,7 +63,7 @@ fn pins_not_hosts() -> Judged<Lockstep> {
 
 fn pins_in_steps() -> Judged<Lockstep> {
     let mut both = Lockstep::boot();
-    let whole = (FIRST, RAM, 1000 * 1024);
+    let whole = (FIRST, RAM, 250 * 1024);
     for _ in 0..5 {
         both.register(whole.0, whole.1, whole.2)?;
         both.register(whole.0, whole.1, 1024)?;
@@ -75,9 +75,9 @@ fn pins_in_steps() -> Judged<Lockstep> {
 /// A frame far into the table is not the host's.
 fn pins_in_steps_not_hosts() -> Judged<Lockstep> {
     let mut both = Lockstep::boot();
-    both.pool_donate(FIRST + 300, 1)?;
-    both.register(FIRST, RAM, 600 * 1024)?;
-    both.register(FIRST, RAM, 600 * 1024)?;
+    both.pool_donate(FIRST + 75, 1)?;
+    both.register(FIRST, RAM, 150 * 1024)?;
+    both.register(FIRST, RAM, 150 * 1024)?;
     // An unfinished table speaks for nothing.
     let vm = both.vm()?;
     both.donate(vm, GUEST, RAM, 1, 0)?;
