@@ -56,16 +56,17 @@ static void pinfold_unrecord(struct pinfold_vm *vm, u64 gfn, struct folio *folio
 }
 
 /*
- * Give an isolated and recorded folio to EL2, which cleans a large one in
- * steps.  After the first one it refuses only a VM in teardown; that has nobody
- * left who faults.
+ * Give an isolated and recorded folio to EL2, which takes a large one in steps.
+ * From the first step on it is EL2's, and what the VM's end gives back: if EL2
+ * refuses a later one, because somebody tears the VM down, that is no failure.
  */
 static int pinfold_donate_recorded(struct pinfold_vm *vm, u64 gfn, struct folio *folio)
 {
 	struct arm_smccc_1_2_regs regs;
+	bool taken = false;
 	int status;
 
-	do {
+	for (;;) {
 		regs = (struct arm_smccc_1_2_regs){
 			.a0 = PINFOLD_CALL_MEM_DONATE,
 			.a1 = vm->handle,
@@ -75,9 +76,12 @@ static int pinfold_donate_recorded(struct pinfold_vm *vm, u64 gfn, struct folio 
 			.a5 = folio_order(folio),
 		};
 		status = pinfold_call_pooled(&regs);
-	} while (status == PINFOLD_STATUS_AGAIN);
+		if (status != PINFOLD_STATUS_AGAIN)
+			break;
+		taken = true;
+	}
 
-	if (!status) {
+	if (!status || taken) {
 		pinfold_count(PINFOLD_COUNT_DONATIONS, folio_nr_pages(folio));
 		pinfold_count(PINFOLD_COUNT_DONATED, folio_nr_pages(folio));
 		return 0;

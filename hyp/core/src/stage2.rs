@@ -273,9 +273,9 @@ impl Stage2 {
         range: FrameRange<Intermediate>,
         machine: &M,
     ) -> Option<Gfn> {
+        let mut cell = self.deciding_cell(range.first(), machine);
         let mut gfn = range.first();
         loop {
-            let cell = self.deciding_cell(gfn, machine);
             if cell.entry(machine) != Entry::Vacant {
                 return Some(gfn);
             }
@@ -283,6 +283,12 @@ impl Stage2 {
                 .first
                 .checked_add(cell.level.frames())
                 .filter(|next| *next <= range.last())?;
+            // Within a table of pages the next entry is the next one to look at.
+            cell = if cell.level == Level::Three && !gfn.raw().is_multiple_of(ENTRIES) {
+                Cell::of(cell.table, Level::Three, gfn)
+            } else {
+                self.deciding_cell(gfn, machine)
+            };
         }
     }
 

@@ -27,7 +27,7 @@ struct Case {
 }
 
 /// At least one for each family of rules.
-const CASES: [Case; 21] = [
+const CASES: [Case; 26] = [
     Case {
         mutant: "UnknownCallSucceeds",
         test: "interface::",
@@ -47,6 +47,31 @@ const CASES: [Case; 21] = [
         mutant: "IgnoresIsolation",
         test: "pins::every",
         clause: "DonateNotPinned",
+    },
+    Case {
+        mutant: "GivesUncleaned",
+        test: "donation::of_every",
+        clause: "DonateCleans",
+    },
+    Case {
+        mutant: "RefusedRelinquishSucceeds",
+        test: "sharing::relinquish_one",
+        clause: "RelinquishRefused",
+    },
+    Case {
+        mutant: "ShareUncounted",
+        test: "ordinary::",
+        clause: "ShareGuestLets",
+    },
+    Case {
+        mutant: "UnshareUncounted",
+        test: "ordinary::",
+        clause: "UnshareGuestTakes",
+    },
+    Case {
+        mutant: "DeniedIsAbort",
+        test: "ordinary::what",
+        clause: "FaultDenied",
     },
     Case {
         mutant: "MapsOneMore",

@@ -19,7 +19,7 @@ use crate::vm::GuestMemory;
 /// Frames shared in one call, where a single folio has not more.
 const SHARES_PER_CALL: u64 = 32;
 /// Frames whose sharing is ended or changed in one call; a block counts as all of them.
-const CHANGES_PER_CALL: u64 = 16;
+const CHANGES_PER_CALL: u64 = 10;
 
 /// A share with a guest that was checked whole.
 #[must_use = "nothing is shared until it is committed"]

@@ -14,10 +14,10 @@ use crate::refusal::Refusal;
 use crate::stage2::{Content, Entry, Grain, Mapping, Need};
 use crate::vm::GuestMemory;
 
-/// Frames wiped in one call: 440 instructions each, of 20,000.
+/// Frames wiped in one call: some 440 instructions each at EL2.
 pub const WIPES_PER_CALL: u64 = 40;
-/// As many frames might be wiped while a folio moves.
-const WIPES_PER_FOLIO: u64 = 3;
+/// As many frames might be wiped while a folio moves that stands far from others.
+const WIPES_PER_FOLIO: u64 = 6;
 
 /// A reclaim that was checked whole.
 #[must_use = "nothing is reclaimed until it is committed"]

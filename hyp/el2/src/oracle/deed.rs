@@ -93,8 +93,18 @@ fn event(exit: &Exit, is_ram: impl Fn(u64) -> bool) -> Option<GuestEvent> {
             Some(GuestEvent::Impossible { class: *class })
         }
         Exit::InstructionAbort(fault) => fetch(fault),
-        Exit::DataAbort(abort) if abort.fault.kind == FaultKind::Translation => data(abort, is_ram),
+        Exit::DataAbort(abort) if is_judged(&abort.fault) => data(abort, is_ram),
         Exit::DataAbort(_) => None,
+    }
+}
+
+/// Whether the specification knows the fault: nothing is there, or what is there does not allow it. A walk of the guest's own tables is not allowed for what
+/// the processor makes of it.
+fn is_judged(fault: &Fault) -> bool {
+    match fault.kind {
+        FaultKind::Translation => true,
+        FaultKind::Permission => !fault.table_walk,
+        FaultKind::External | FaultKind::Other => false,
     }
 }
 

@@ -14,11 +14,11 @@ const MOVES_PER_CALL: u64 = 16;
 /// Frames that a donation cleans which goes on with another one.
 const CLEANS_PER_CALL: u64 = 64;
 
-/// Frames that one reclaim wipes: what 20,000 instructions at EL2 are enough for.
+/// Frames that one reclaim wipes.
 const WIPES_PER_CALL: u64 = 40;
 
 /// As many might be wiped while a folio moves.
-const WIPES_PER_FOLIO: u64 = 3;
+const WIPES_PER_FOLIO: u64 = 6;
 
 impl State {
     pub(crate) fn donate(

@@ -12,7 +12,7 @@ use crate::vm::{Grant, Phase};
 /// Frames that one call shares, unless a single folio has more.
 const SHARES_PER_CALL: u64 = 32;
 /// Frames of which one call changes the share; a block counts as all of them.
-const CHANGES_PER_CALL: u64 = 16;
+const CHANGES_PER_CALL: u64 = 10;
 
 /// Whether these bits say what may be done: to read at least.
 const fn is_access(bits: u64) -> bool {
