@@ -21,6 +21,23 @@ pub struct CallInfo {
     pub results: &'static [FieldInfo],
 }
 
+/// One function that a guest may call.
+#[derive(Clone, Copy, Debug)]
+pub struct GuestCallInfo {
+    /// What is in W0: the function's number with 32-bit arguments, with 64-bit ones, or one and then the other.
+    pub numbers: &'static [u64],
+    /// Its name in capitals.
+    pub name: &'static str,
+    /// Which guests are offered it: `any`, or `protected`.
+    pub caller: &'static str,
+    /// What it does.
+    pub text: &'static str,
+    /// x1 onwards.
+    pub arguments: &'static [FieldInfo],
+    /// x0 onwards.
+    pub results: &'static [FieldInfo],
+}
+
 /// One argument or result.
 #[derive(Clone, Copy, Debug)]
 pub struct FieldInfo {

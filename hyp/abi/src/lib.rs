@@ -1,6 +1,6 @@
-//! Pinfold's wire: every number that the host and EL2 exchange, in one table.
+//! Pinfold's wire: every number that the host, guests and EL2 exchange, in one table.
 //!
-//! [`table`] lists calls, statuses, exit reasons, states, counters and limits once. From it come the Rust enums here, the
+//! [`table`] lists host calls, guest calls, statuses, exit reasons, states, counters and limits once. From it come the Rust enums here, the
 //! decoder [`HostCall::decode`], the C header of the driver (`host-shim/driver/pinfold_abi.h`) and the reference page
 //! (`hyp/doc/book/src/abi.md`); a test fails when one of the two files is stale.
 //!
@@ -20,7 +20,7 @@ pub mod show;
 pub mod table;
 pub mod trace;
 
-pub use table::{Counter, ExitReason, HostCall, State, Status, TraceKind, limit};
+pub use table::{Counter, ExitReason, GuestFunction, HostCall, State, Status, TraceKind, limit};
 
 /// x0 of call 0: SMCCC fast call, 64 bit, owner 6 (vendor-specific hypervisor service), function 0x100.
 pub const FUNCTION_BASE: u64 = 0xC600_0100;

@@ -84,6 +84,63 @@ macro_rules! host_calls {
     };
 }
 
+/// Makes [`crate::table::GuestFunction`] out of the list of guest calls.
+macro_rules! guest_functions {
+    ($(
+        #[doc = $text:literal]
+        $number:literal $(| $wide:literal)? $name:ident = $upper:literal, $kind:ident,
+        ($($arg:ident: $type:ident = $arg_text:literal),*) -> ($($result:ident: $unit:literal = $result_text:literal),*);
+    )*) => {
+        /// A function that a guest may call: what is in W0. Those of PSCI and SMCCC have the names that the standards give them.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum GuestFunction {
+            $(#[doc = $text] $name,)*
+        }
+
+        impl GuestFunction {
+            /// Every function, described.
+            pub const TABLE: &'static [GuestCallInfo] = &[$(GuestCallInfo {
+                numbers: &[$number $(, $wide)?],
+                name: $upper,
+                caller: stringify!($kind),
+                text: $text,
+                arguments: &[$(FieldInfo { name: stringify!($arg), unit: claim::$type::UNIT, text: $arg_text }),*],
+                results: &[$(FieldInfo { name: stringify!($result), unit: $unit, text: $result_text }),*],
+            }),*];
+
+            /// The function with this number, of 32 or of 64 bits.
+            #[must_use]
+            pub const fn from_number(number: u64) -> Option<Self> {
+                match number {
+                    $($number $(| $wide)? => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+
+            /// Its number: that of 64 bits, if it has two.
+            #[must_use]
+            pub const fn number(self) -> u64 {
+                match self {
+                    $(Self::$name => {
+                        let [.., number] = [$number $(, $wide)?];
+                        number
+                    })*
+                }
+            }
+
+            /// Whether only protected guests are offered it.
+            #[must_use]
+            pub const fn is_for_protected(self) -> bool {
+                match self {
+                    $(Self::$name => guest_functions!(@protected $kind),)*
+                }
+            }
+        }
+    };
+    (@protected protected) => { true };
+    (@protected any) => { false };
+}
+
 /// Makes an enum with numbers out of a list.
 macro_rules! numbers {
     (
@@ -151,4 +208,4 @@ macro_rules! limits {
     };
 }
 
-pub(crate) use {host_calls, limits, numbers};
+pub(crate) use {guest_functions, host_calls, limits, numbers};

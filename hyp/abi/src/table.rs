@@ -1,12 +1,13 @@
 //! The table: what there is on the wire, each thing once.
 //!
-//! A line of calls reads: number, name, when it may be made, `any` or `debug`, arguments from x1, results from x2.
+//! A line of calls reads: number, name, when it may be made, `any` or `debug`, arguments from x1, results from x2. A line of guest
+//! calls: function, also that of 64 bits, name, which guests have it, arguments from x1, results from x0.
 //! Whoever adds a line adds it here only; what must think about it does not build until it has.
 
 use crate::FUNCTION_BASE;
 use crate::claim;
-use crate::describe::{CallInfo, FieldInfo, ValueInfo};
-use crate::macros::{host_calls, limits, numbers};
+use crate::describe::{CallInfo, FieldInfo, GuestCallInfo, ValueInfo};
+use crate::macros::{guest_functions, host_calls, limits, numbers};
 
 host_calls! {
     #[doc = "Asks which version of this table EL2 speaks."]
@@ -204,6 +205,80 @@ host_calls! {
         word4: "value" = "the next word",
         word5: "value" = "the next word"
     );
+}
+
+guest_functions! {
+    #[doc = "SMCCC: which version of the calling convention this is."]
+    0x8000_0000 SmcccVersion = "SMCCC_VERSION", any,
+    () -> (version: "number" = "major in bits 31:16, minor in bits 15:0: 1.1");
+
+    #[doc = "SMCCC: whether a function of the architecture's is there. No workaround is, since no processor here needs one from EL2."]
+    0x8000_0001 SmcccArchFeatures = "SMCCC_ARCH_FEATURES", any,
+    (function: Number = "its number") -> (result: "result" = "0, or NOT_SUPPORTED");
+
+    #[doc = "PSCI: its version."]
+    0x8400_0000 PsciVersion = "PSCI_VERSION", any,
+    () -> (version: "number" = "major in bits 31:16, minor in bits 15:0: 1.1");
+
+    #[doc = "PSCI: waits for an interrupt, as WFI does."]
+    0x8400_0001 | 0xC400_0001 CpuSuspend = "CPU_SUSPEND", any,
+    (state: Value = "power state; any is a standby", entry: Ipa = "ignored", context: Value = "ignored") -> (result: "result" = "0, after the interrupt");
+
+    #[doc = "PSCI: switches the caller off, until another vCPU starts it."]
+    0x8400_0002 CpuOff = "CPU_OFF", any,
+    () -> ();
+
+    #[doc = "PSCI: starts a vCPU."]
+    0x8400_0003 | 0xC400_0003 CpuOn = "CPU_ON", any,
+    (target: Value = "its affinity", entry: Ipa = "where it starts", context: Value = "its x0") -> (result: "result" = "0, INVALID_PARAMETERS (-2), ALREADY_ON (-4) or ON_PENDING (-5)");
+
+    #[doc = "PSCI: which power state the vCPUs of an affinity have."]
+    0x8400_0004 | 0xC400_0004 AffinityInfo = "AFFINITY_INFO", any,
+    (target: Value = "the affinity", level: Number = "the lowest affinity level that counts, 0 to 3") -> (state: "result" = "0 on, 1 off, 2 starting, or INVALID_PARAMETERS (-2)");
+
+    #[doc = "PSCI: whether a Trusted OS has to be migrated."]
+    0x8400_0006 MigrateInfoType = "MIGRATE_INFO_TYPE", any,
+    () -> (kind: "number" = "2: there is none");
+
+    #[doc = "PSCI: switches the machine off."]
+    0x8400_0008 SystemOff = "SYSTEM_OFF", any,
+    () -> ();
+
+    #[doc = "PSCI: starts the machine again."]
+    0x8400_0009 SystemReset = "SYSTEM_RESET", any,
+    () -> ();
+
+    #[doc = "PSCI: whether one of its functions, or `SMCCC_VERSION`, is there."]
+    0x8400_000A PsciFeatures = "PSCI_FEATURES", any,
+    (function: Number = "its number") -> (result: "result" = "0, or NOT_SUPPORTED");
+
+    #[doc = "PSCI: starts the machine again, in a way of the vendor's or the architecture's."]
+    0x8400_0012 | 0xC400_0012 SystemReset2 = "SYSTEM_RESET2", any,
+    (kind: Number = "0, or a vendor's with bit 31 set", cookie: Value = "ignored") -> (result: "result" = "INVALID_PARAMETERS (-2) for another kind");
+
+    #[doc = "Which of KVM's services there are."]
+    0x8600_0000 Features = "FEATURES", any,
+    () -> (features: "bits" = "one for each, by the low byte of its number; an ordinary guest is offered this call alone");
+
+    #[doc = "Whose the services from 0x86000000 are."]
+    0x8600_FF01 Uuid = "CALL_UID", any,
+    () -> (word0: "value" = "28b46fb6-2ec5-11e9-a9ca-4b564d003a74: KVM's", word1: "value" = "the next word", word2: "value" = "the next word", word3: "value" = "the next word");
+
+    #[doc = "In which units memory is shared."]
+    0xC600_0002 HypMeminfo = "HYP_MEMINFO", protected,
+    (zero0: Value = "0", zero1: Value = "0", zero2: Value = "0") -> (granule: "bytes" = "4096, or INVALID_PARAMETER");
+
+    #[doc = "Shares a frame with the host: it may read and write, not execute. It hears of it by `SHARED`."]
+    0xC600_0003 MemShare = "MEM_SHARE", protected,
+    (frame: Ipa = "the frame, aligned", zero1: Value = "0", zero2: Value = "0") -> (result: "result" = "0, or INVALID_PARAMETER: not a frame of the guest's own, or the host declines");
+
+    #[doc = "Takes a frame back that is shared. The host pins it first: it hears of it by `UNSHARE_REQUEST`."]
+    0xC600_0004 MemUnshare = "MEM_UNSHARE", protected,
+    (frame: Ipa = "the frame, aligned", zero1: Value = "0", zero2: Value = "0") -> (result: "result" = "0, or INVALID_PARAMETER: not shared, or the host declines");
+
+    #[doc = "Gives a frame back to the host, wiped, for good. It hears of it by `RELINQUISHED`."]
+    0xC600_0009 MemRelinquish = "MEM_RELINQUISH", protected,
+    (frame: Ipa = "the frame, aligned", zero1: Value = "0", zero2: Value = "0") -> (result: "result" = "0, also where nothing is mapped; or INVALID_PARAMETER: not the guest's alone, or not its RAM");
 }
 
 numbers! {

@@ -12,6 +12,8 @@
 //!
 //! PSCI is DEN0022 (version 1.1 is offered); return codes are in its section 5.2.2.
 
+use pinfold_abi::GuestFunction;
+
 use crate::vcpus::MAX_VCPUS;
 
 /// A call that the guest made.
@@ -81,20 +83,6 @@ pub enum SystemEvent {
     Reset(u64),
 }
 
-const VERSION: u32 = 0x8400_0000;
-const CPU_SUSPEND: u32 = 0x8400_0001;
-const CPU_OFF: u32 = 0x8400_0002;
-const CPU_ON: u32 = 0x8400_0003;
-const AFFINITY_INFO: u32 = 0x8400_0004;
-const MIGRATE_INFO_TYPE: u32 = 0x8400_0006;
-const SYSTEM_OFF: u32 = 0x8400_0008;
-const SYSTEM_RESET: u32 = 0x8400_0009;
-const FEATURES: u32 = 0x8400_000a;
-const SYSTEM_RESET2: u32 = 0x8400_0012;
-const SMCCC_VERSION: u32 = 0x8000_0000;
-/// The bit of a function identifier that says SMC64.
-const WIDE: u32 = 0x4000_0000;
-
 const SUCCESS: u64 = 0;
 const NOT_SUPPORTED: i64 = -1;
 const INVALID_PARAMETERS: i64 = -2;
@@ -106,34 +94,38 @@ const OFFERED_VERSION: u64 = 0x1_0001;
 const NO_TRUSTED_OS: u64 = 2;
 
 impl PsciCall {
-    /// Decodes a function identifier and its arguments; none is not a PSCI call that we offer.
+    /// Decodes a function and its arguments; none is not a PSCI call.
     #[must_use]
-    pub fn decode(function: u32, arguments: [u64; 3]) -> Option<Self> {
+    pub fn decode(function: GuestFunction, arguments: [u64; 3]) -> Option<Self> {
         let [first, second, third] = arguments;
-        let function = seeded!(AnyPsciWidth, function & !WIDE, function);
         Some(match function {
-            VERSION => Self::Version,
-            FEATURES => Self::Features(word(first)),
-            CPU_OFF => Self::CpuOff,
-            MIGRATE_INFO_TYPE => Self::MigrateInfoType,
-            SYSTEM_OFF => Self::SystemOff,
-            SYSTEM_RESET => Self::SystemReset,
-            _ => match function & !WIDE {
-                CPU_SUSPEND => Self::CpuSuspend,
-                CPU_ON => Self::CpuOn {
-                    target: first,
-                    entry: second,
-                    argument: third,
-                },
-                AFFINITY_INFO => Self::AffinityInfo {
-                    target: first,
-                    level: second,
-                },
-                SYSTEM_RESET2 => Self::SystemReset2 {
-                    kind: u64::from(word(first)),
-                },
-                _ => return None,
+            GuestFunction::PsciVersion => Self::Version,
+            GuestFunction::PsciFeatures => Self::Features(word(first)),
+            GuestFunction::CpuSuspend => Self::CpuSuspend,
+            GuestFunction::CpuOff => Self::CpuOff,
+            GuestFunction::CpuOn => Self::CpuOn {
+                target: first,
+                entry: second,
+                argument: third,
             },
+            GuestFunction::AffinityInfo => Self::AffinityInfo {
+                target: first,
+                level: second,
+            },
+            GuestFunction::MigrateInfoType => Self::MigrateInfoType,
+            GuestFunction::SystemOff => Self::SystemOff,
+            GuestFunction::SystemReset => Self::SystemReset,
+            GuestFunction::SystemReset2 => Self::SystemReset2 {
+                kind: u64::from(word(first)),
+            },
+            GuestFunction::SmcccVersion
+            | GuestFunction::SmcccArchFeatures
+            | GuestFunction::Features
+            | GuestFunction::Uuid
+            | GuestFunction::HypMeminfo
+            | GuestFunction::MemShare
+            | GuestFunction::MemUnshare
+            | GuestFunction::MemRelinquish => return None,
         })
     }
 }
@@ -300,7 +292,11 @@ const AFFINITY_BITS: u64 = 0xff_00ff_ffff;
 
 /// `PSCI_FEATURES`: 0 for what we offer.
 fn features(function: u32) -> u64 {
-    let known = function == SMCCC_VERSION || PsciCall::decode(function, [0; 3]).is_some();
+    let asked = GuestFunction::from_number(function.into());
+    let is_psci = asked
+        .and_then(|function| PsciCall::decode(function, [0; 3]))
+        .is_some();
+    let known = is_psci || asked == Some(GuestFunction::SmcccVersion);
     if known || mutant!(OffersAnything) {
         SUCCESS
     } else {
@@ -383,7 +379,7 @@ mod tests {
     #[test]
     fn a_reset_is_the_architectures_or_a_vendors() {
         let reset = |kind| {
-            let call = PsciCall::decode(0xc400_0012, [kind, 0, 0]).unwrap();
+            let call = PsciCall::decode(GuestFunction::SystemReset2, [kind, 0, 0]).unwrap();
             two().perform(0, call)
         };
         for kind in [0, 1 << 31, 0xffff_ffff] {

@@ -10,15 +10,13 @@ use alloc::vec;
 use alloc::vec::Vec;
 use pinfold_abi::claim::{Count, Pfn};
 use pinfold_abi::show::call_of;
-use pinfold_abi::{ExitReason, HostCall, State};
+use pinfold_abi::{ExitReason, GuestFunction, HostCall, State};
 use pinfold_spec::{Boot, GuestEvent, Rights, Spec, Touch, TouchBy, TouchSeen};
 
 use crate::executor::{Executor, Outcome, Step, Trouble};
 use crate::interpret::{Report, run};
 use crate::program::{Access, By, Deed, Pin, Place, Program, layout};
-use crate::puppet::{
-    ASK, MEM_RELINQUISH, MEM_SHARE, MEM_UNSHARE, RUN, outcome_of_run, run_call, waits_after,
-};
+use crate::puppet::{ASK, RUN, outcome_of_run, run_call, waits_after};
 
 /// The machine: 8 MiB of RAM from 1 GiB on, of which the second block is EL2's.
 pub(crate) const RAM: u64 = 0x40000;
@@ -344,9 +342,18 @@ impl<M: Model> Modelled<M> {
             return Err(Trouble::Wrong("the vCPU is gone".into()));
         };
         let (x, event) = match deed {
-            Deed::Share(gfn) => ([MEM_SHARE, gfn << 12, 0, 0], GuestEvent::Call),
-            Deed::Unshare(gfn) => ([MEM_UNSHARE, gfn << 12, 0, 0], GuestEvent::Call),
-            Deed::Relinquish(gfn) => ([MEM_RELINQUISH, gfn << 12, 0, 0], GuestEvent::Call),
+            Deed::Share(gfn) => (
+                [GuestFunction::MemShare.number(), gfn << 12, 0, 0],
+                GuestEvent::Call,
+            ),
+            Deed::Unshare(gfn) => (
+                [GuestFunction::MemUnshare.number(), gfn << 12, 0, 0],
+                GuestEvent::Call,
+            ),
+            Deed::Relinquish(gfn) => (
+                [GuestFunction::MemRelinquish.number(), gfn << 12, 0, 0],
+                GuestEvent::Call,
+            ),
             Deed::Hvc(x) => (x, GuestEvent::Call),
             Deed::Read(gfn) => match self.reachable(vm, gfn, Access::Read) {
                 Some(frame) => return self.tell(vm, vcpu, self.model.spec().content_of(frame)),

@@ -4,21 +4,13 @@
 //! port one word. [`perform`] is the host's side of that. It starts with the port's address in X0, needs no stack, and runs anywhere.
 
 use alloc::format;
-use pinfold_abi::{ExitReason, SMCCC_SUCCESS, Status, show};
+use pinfold_abi::{ExitReason, GuestFunction, SMCCC_SUCCESS, Status, show};
 
 use crate::executor::{Outcome, Trouble};
 use crate::program::{Deed, layout};
 
 /// Where the puppet asks.
 pub(crate) const ASK: u64 = layout::PORT + 8;
-/// `MEM_SHARE` of KVM's services for guests.
-pub(crate) const MEM_SHARE: u64 = 0xC600_0003;
-/// `MEM_UNSHARE`.
-pub(crate) const MEM_UNSHARE: u64 = 0xC600_0004;
-
-/// `MEM_RELINQUISH`.
-pub(crate) const MEM_RELINQUISH: u64 = 0xC600_0009;
-
 /// How many interrupts of the host may come in a row.
 const PATIENCE: u32 = 10_000;
 
@@ -147,9 +139,12 @@ fn words(deed: Deed<u64>) -> ([u64; 5], usize) {
     match deed {
         Deed::Read(gfn) => ([1, gfn << 12, 0, 0, 0], 2),
         Deed::Write(gfn, value) => ([2, gfn << 12, value, 0, 0], 3),
-        Deed::Share(gfn) => ([3, MEM_SHARE, gfn << 12, 0, 0], 5),
-        Deed::Unshare(gfn) => ([3, MEM_UNSHARE, gfn << 12, 0, 0], 5),
-        Deed::Relinquish(gfn) => ([3, MEM_RELINQUISH, gfn << 12, 0, 0], 5),
+        Deed::Share(gfn) => ([3, GuestFunction::MemShare.number(), gfn << 12, 0, 0], 5),
+        Deed::Unshare(gfn) => ([3, GuestFunction::MemUnshare.number(), gfn << 12, 0, 0], 5),
+        Deed::Relinquish(gfn) => (
+            [3, GuestFunction::MemRelinquish.number(), gfn << 12, 0, 0],
+            5,
+        ),
         Deed::Hvc([x0, x1, x2, x3]) => ([3, x0, x1, x2, x3], 5),
         Deed::Fetch(gfn) => ([4, gfn << 12, 0, 0, 0], 2),
         Deed::Spin(times) => ([5, times, 0, 0, 0], 2),

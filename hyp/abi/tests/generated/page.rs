@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use pinfold_abi::describe::{CallInfo, ValueInfo};
-use pinfold_abi::{Counter, ExitReason, HostCall, State, Status, TraceKind, limit};
+use pinfold_abi::describe::{CallInfo, FieldInfo, GuestCallInfo, ValueInfo};
+use pinfold_abi::{Counter, ExitReason, GuestFunction, HostCall, State, Status, TraceKind, limit};
 
 const TOP: &str = "\
-# The calls between host and EL2
+# The calls between host, guests and EL2
 
 Made from `hyp/abi/src/table.rs`; edit that and run `PINFOLD_BLESS=1 cargo test -p pinfold-abi`.
 
@@ -15,6 +15,15 @@ and results from x2. A function that EL2 does not know returns x0 = -1 and nothi
 failing frame, x3 = the folio word found there and x4 = the pin word, 0 where none applies. Registers that are not named here keep their values.
 
 The UUID call `0x8600FF01` returns 5d1f8f3c-6c0b-4c0e-9a57-50494e464f4c in w0 to w3.
+";
+
+const GUEST_CALLS: &str = "
+## Guest calls
+
+An `HVC #0` or `SMC #0` with the function in w0 and arguments from x1; a function of 32 bits takes the lower halves of them. Results come from x0. What is not listed, or
+not for the guest that calls, returns x0 = NOT_SUPPORTED (-1), and an argument that does not fit INVALID_PARAMETER (-3), unless said otherwise. A refused call changed nothing.
+Results are x0 to x3 in all; of the services from 0x86000000, those that are not named are 0.
+
 ";
 
 const PIN_WORD: &str = "
@@ -38,7 +47,7 @@ A folio may be donated if its word is exactly `0xC0000001 | order << 24`.
 pub(crate) fn text() -> String {
     let mut out = String::from(TOP);
     out.push_str(
-        "\n## Calls\n\n| n | Call | When | Arguments | Results |\n|---|---|---|---|---|\n",
+        "\n## Host calls\n\n| n | Call | When | Arguments | Results |\n|---|---|---|---|---|\n",
     );
     for call in HostCall::TABLE {
         row(&mut out, call);
@@ -49,6 +58,10 @@ pub(crate) fn text() -> String {
     }
     statuses(&mut out);
     values(&mut out, "Exit reasons", ExitReason::TABLE);
+    out.push_str(GUEST_CALLS);
+    for call in GuestFunction::TABLE {
+        guest_detail(&mut out, call);
+    }
     values(&mut out, "States", State::TABLE);
     values(&mut out, "Counters", Counter::TABLE);
     values(&mut out, "Kinds of trace entries", TraceKind::TABLE);
@@ -58,7 +71,7 @@ pub(crate) fn text() -> String {
 }
 
 fn row(out: &mut String, call: &CallInfo) {
-    let list = |first: usize, fields: &[pinfold_abi::describe::FieldInfo]| {
+    let list = |first: usize, fields: &[FieldInfo]| {
         fields
             .iter()
             .enumerate()
@@ -78,9 +91,40 @@ fn row(out: &mut String, call: &CallInfo) {
 
 fn detail(out: &mut String, call: &CallInfo) {
     writeln!(out, "### {}\n\n{}\n", call.name, call.text).expect("a string takes all");
-    for (first, fields) in [(1, call.arguments), (2, call.results)] {
+    fields(out, 1, call.arguments, 2, call.results);
+}
+
+fn guest_detail(out: &mut String, call: &GuestCallInfo) {
+    let numbers: Vec<_> = call
+        .numbers
+        .iter()
+        .map(|number| format!("`{number:#010X}`"))
+        .collect();
+    let guests = if call.caller == "any" {
+        "any guest"
+    } else {
+        "protected guests"
+    };
+    let numbers = numbers.join(", ");
+    writeln!(
+        out,
+        "### {}\n\n{numbers}, {guests}. {}\n",
+        call.name, call.text
+    )
+    .expect("a string takes all");
+    fields(out, 1, call.arguments, 0, call.results);
+}
+
+/// Arguments and results, from these registers on.
+fn fields(
+    out: &mut String,
+    first_in: usize,
+    ins: &[FieldInfo],
+    first_out: usize,
+    outs: &[FieldInfo],
+) {
+    for (way, first, fields) in [("in", first_in, ins), ("out", first_out, outs)] {
         for (index, field) in fields.iter().enumerate() {
-            let way = if first == 1 { "in" } else { "out" };
             writeln!(
                 out,
                 "* {way} x{}: {} ({}): {}",
@@ -92,7 +136,7 @@ fn detail(out: &mut String, call: &CallInfo) {
             .expect("a string takes all");
         }
     }
-    if !(call.arguments.is_empty() && call.results.is_empty()) {
+    if !(ins.is_empty() && outs.is_empty()) {
         out.push('\n');
     }
 }

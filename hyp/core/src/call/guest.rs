@@ -1,9 +1,11 @@
 //! What a guest calls, decoded: [`GuestCall`].
 //!
-//! Decoding looks at registers and nothing else; [`crate::run`] performs. The services are SMCCC's own (DEN0028), PSCI
+//! Decoding looks at registers and nothing else; [`crate::run`] performs. The services, listed by [`GuestFunction`], are SMCCC's own (DEN0028), PSCI
 //! (DEN0022) and those of KVM that a stock Linux guest with `CONFIG_ARM_PKVM_GUEST` looks for
 //! (`include/linux/arm-smccc.h`, `Documentation/virt/kvm/arm/hypercalls.rst`). An ordinary guest is not offered what only a protected one
 //! needs, so that it does not take itself for one. Anything else is [`GuestCall::Unknown`].
+
+use pinfold_abi::GuestFunction;
 
 use crate::addr::{Gfn, Ipa};
 use crate::exit::Conduit;
@@ -17,19 +19,12 @@ pub const NOT_SUPPORTED: u64 = u64::MAX;
 /// SMCCC `INVALID_PARAMETER`, -3.
 pub const INVALID_PARAMETER: u64 = u64::MAX - 2;
 
-const SMCCC_VERSION: u32 = 0x8000_0000;
-const SMCCC_ARCH_FEATURES: u32 = 0x8000_0001;
-const FEATURES: u32 = 0x8600_0000;
-const UUID: u32 = 0x8600_ff01;
-const HYP_MEMINFO: u32 = 0xc600_0002;
-const MEM_SHARE: u32 = 0xc600_0003;
-const MEM_UNSHARE: u32 = 0xc600_0004;
-const MEM_RELINQUISH: u32 = 0xc600_0009;
-
 /// SMCCC 1.1.
 const OFFERED_SMCCC: u64 = 0x1_0001;
 /// 28b46fb6-2ec5-11e9-a9ca-4b564d003a74, as four little-endian words.
 const KVM_UUID: [u64; 4] = [0xb66f_b428, 0xe911_c52e, 0x564b_caa9, 0x743a_004d];
+/// The bit of a function's number that says SMC64 (DEN0028, 2.5).
+const WIDE: u32 = 1 << 30;
 /// FEATURES itself, `HYP_MEMINFO`, `MEM_SHARE`, `MEM_UNSHARE`, `MEM_RELINQUISH`.
 const OFFERED_FEATURES: u64 = 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 9;
 /// FEATURES itself.
@@ -66,29 +61,58 @@ impl GuestCall {
             return Self::Unknown;
         }
         let [id, first, second, third] = x;
-        let function = word(id);
+        let function = GuestFunction::from_number(word(id).into());
         let kind = seeded!(OffersSharing, Kind::Protected, kind);
+        let Some(function) = function.or_else(|| psci_of_any_width(word(id))) else {
+            return Self::Unknown;
+        };
+        if kind == Kind::Ordinary && function.is_for_protected() {
+            return Self::Unknown;
+        }
+        let frame = shareable(first, second | third);
         match function {
-            SMCCC_VERSION => Self::Query([OFFERED_SMCCC, 0, 0, 0]),
-            SMCCC_ARCH_FEATURES => Self::Query([arch_features(word(first)), 0, 0, 0]),
-            UUID => Self::Query(KVM_UUID),
-            FEATURES if kind == Kind::Ordinary => Self::Query([OFFERED_TO_ORDINARY, 0, 0, 0]),
-            HYP_MEMINFO | MEM_SHARE | MEM_UNSHARE | MEM_RELINQUISH if kind == Kind::Ordinary => {
-                Self::Unknown
-            }
-            FEATURES => Self::Query([OFFERED_FEATURES, 0, 0, 0]),
-            HYP_MEMINFO if first | second | third == 0 => {
+            GuestFunction::SmcccVersion => Self::Query([OFFERED_SMCCC, 0, 0, 0]),
+            GuestFunction::SmcccArchFeatures => Self::Query([arch_features(word(first)), 0, 0, 0]),
+            GuestFunction::Uuid => Self::Query(KVM_UUID),
+            GuestFunction::Features => Self::Query([features(kind), 0, 0, 0]),
+            GuestFunction::HypMeminfo if first | second | third == 0 => {
                 Self::Query([seeded!(LargeGranule, 16 * GRANULE, GRANULE), 0, 0, 0])
             }
-            HYP_MEMINFO => Self::Malformed,
-            MEM_SHARE => shareable(first, second | third).map_or(Self::Malformed, Self::Share),
-            MEM_UNSHARE => shareable(first, second | third).map_or(Self::Malformed, Self::Unshare),
-            MEM_RELINQUISH => {
-                shareable(first, second | third).map_or(Self::Malformed, Self::Relinquish)
+            GuestFunction::HypMeminfo => Self::Malformed,
+            GuestFunction::MemShare => frame.map_or(Self::Malformed, Self::Share),
+            GuestFunction::MemUnshare => frame.map_or(Self::Malformed, Self::Unshare),
+            GuestFunction::MemRelinquish => frame.map_or(Self::Malformed, Self::Relinquish),
+            GuestFunction::PsciVersion
+            | GuestFunction::CpuSuspend
+            | GuestFunction::CpuOff
+            | GuestFunction::CpuOn
+            | GuestFunction::AffinityInfo
+            | GuestFunction::MigrateInfoType
+            | GuestFunction::SystemOff
+            | GuestFunction::SystemReset
+            | GuestFunction::PsciFeatures
+            | GuestFunction::SystemReset2 => {
+                PsciCall::decode(function, narrow(word(id), [first, second, third]))
+                    .map_or(Self::Unknown, Self::Psci)
             }
-            _ => PsciCall::decode(function, narrow(function, [first, second, third]))
-                .map_or(Self::Unknown, Self::Psci),
         }
+    }
+}
+
+/// Those of KVM's services that a guest of this kind is offered, one bit each.
+fn features(kind: Kind) -> u64 {
+    match kind {
+        Kind::Ordinary => OFFERED_TO_ORDINARY,
+        Kind::Protected => OFFERED_FEATURES,
+    }
+}
+
+/// What a function of PSCI is taken for that is not there with 64-bit arguments: nothing, but in a mutant.
+fn psci_of_any_width(function: u32) -> Option<GuestFunction> {
+    if mutant!(AnyPsciWidth) {
+        GuestFunction::from_number((function & !WIDE).into())
+    } else {
+        None
     }
 }
 
@@ -101,15 +125,14 @@ fn shareable(ipa: u64, others: u64) -> Option<Gfn> {
 
 /// `SMCCC_ARCH_FEATURES`: what is there. No workaround is, since no processor that we run on needs one from us.
 fn arch_features(function: u32) -> u64 {
-    match function {
-        SMCCC_VERSION | SMCCC_ARCH_FEATURES => SUCCESS,
+    match GuestFunction::from_number(function.into()) {
+        Some(GuestFunction::SmcccVersion | GuestFunction::SmcccArchFeatures) => SUCCESS,
         _ => NOT_SUPPORTED,
     }
 }
 
 /// Arguments of an SMC32 call have 32 bits.
 fn narrow(function: u32, arguments: [u64; 3]) -> [u64; 3] {
-    const WIDE: u32 = 1 << 30;
     if function & WIDE == 0 && !mutant!(WideArguments) {
         arguments.map(|argument| argument & 0xffff_ffff)
     } else {

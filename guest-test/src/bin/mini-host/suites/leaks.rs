@@ -2,6 +2,7 @@
 
 use guest_test::bytes::FRAME;
 use guest_test::{check, line, tests, timer};
+use pinfold_abi::GuestFunction;
 
 use super::snapshot::Snapshot;
 use crate::micro::Command;
@@ -51,7 +52,7 @@ tests! { "leaks":
                 vm.reads(SCRATCH_GFN * FRAME)?;
             }
             if step > 3 {
-                vm.calls(0xc600_0003, SCRATCH_GFN * FRAME)?;
+                vm.calls(GuestFunction::MemShare.number(), SCRATCH_GFN * FRAME)?;
             }
             drop(vm);
         }

@@ -6,6 +6,7 @@ use aarch64_cpu::registers::{ID_AA64DFR0_EL1, ID_AA64ISAR1_EL1, Readable};
 use guest_test::bytes::FRAME;
 use guest_test::tap::{Failure, Outcome};
 use guest_test::{canary, check, check_eq, gic, tests, timer};
+use pinfold_abi::GuestFunction;
 
 use crate::calls::{self, ExitReason};
 use crate::vm::{Event, RAM_GFN, SCRATCH_GFN, Vm};
@@ -243,9 +244,9 @@ tests! { "neighbours":
         let mut vm = Vm::puppet()?;
         vm.give_filled(SCRATCH_GFN, 0, 1)?;
         for round in 0..50 {
-            check_eq!(vm.calls(0xc600_0003, PLACE)?, 0, "MEM_SHARE in round {round}");
+            check_eq!(vm.calls(GuestFunction::MemShare.number(), PLACE)?, 0, "MEM_SHARE in round {round}");
             check!(vm.folio(SCRATCH_GFN)?.read(0).is_ok(), "the host lost a shared page in round {round}");
-            check_eq!(vm.calls(0xc600_0004, PLACE)?, 0, "MEM_UNSHARE in round {round}");
+            check_eq!(vm.calls(GuestFunction::MemUnshare.number(), PLACE)?, 0, "MEM_UNSHARE in round {round}");
             check!(vm.folio(SCRATCH_GFN)?.read(0).is_err(), "the host has a page that is not shared in round {round}");
         }
         vm.end()?;

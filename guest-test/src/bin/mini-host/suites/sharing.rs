@@ -3,6 +3,7 @@
 use guest_test::bytes::FRAME;
 use guest_test::tap::Failure;
 use guest_test::{check, check_eq, memory_probe, tests};
+use pinfold_abi::GuestFunction;
 
 use super::snapshot::expect_state;
 use crate::calls::{self, ExitReason, State, Status};
@@ -10,9 +11,9 @@ use crate::folio::pattern;
 use crate::micro::Command;
 use crate::vm::{Event, Exit, SCRATCH_GFN, Vm};
 
-const MEM_SHARE: u64 = 0xc600_0003;
-const MEM_UNSHARE: u64 = 0xc600_0004;
-const MEM_RELINQUISH: u64 = 0xc600_0009;
+const MEM_SHARE: u64 = GuestFunction::MemShare.number();
+const MEM_UNSHARE: u64 = GuestFunction::MemUnshare.number();
+const MEM_RELINQUISH: u64 = GuestFunction::MemRelinquish.number();
 const IPA: u64 = SCRATCH_GFN * FRAME;
 
 fn call(vm: &mut Vm, function: u64) -> Result<u64, Failure> {
