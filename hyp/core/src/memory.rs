@@ -76,6 +76,14 @@ pub struct Memory<M: Machine> {
     given_to_pool: u64,
 }
 
+/// What the entries of a folio count where they are all written, in frames that could be cleaned or wiped meanwhile: an eighth each.
+fn moving(order: Order) -> u64 {
+    match Grain::of(order) {
+        Grain::Pages => order.frames() / 8,
+        Grain::Block => 0,
+    }
+}
+
 /// Memory, with table frames in hand until it is dropped.
 #[derive(Debug)]
 struct Lent<'a, M: Machine> {

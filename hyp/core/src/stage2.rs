@@ -52,16 +52,13 @@ pub enum Content {
 }
 
 impl Content {
-    /// The entry for the frame `offset` after the first of the chunk.
-    fn descriptor(self, level: Level, offset: u64) -> Descriptor {
-        let descriptor = match self {
-            Self::Vacant => Some(Descriptor::VACANT),
-            Self::Map(first, mapping) => first
-                .checked_add(offset)
-                .map(|frame| Descriptor::leaf(level, frame, mapping)),
-            Self::Park(first) => first.checked_add(offset).map(Descriptor::parked),
-        };
-        descriptor.unwrap_or(Descriptor::VACANT)
+    /// What the entry of `level` for the first frame of the chunk is to say.
+    const fn descriptor(self, level: Level) -> Descriptor {
+        match self {
+            Self::Vacant => Descriptor::VACANT,
+            Self::Map(first, mapping) => Descriptor::leaf(level, first, mapping),
+            Self::Park(first) => Descriptor::parked(first),
+        }
     }
 }
 
@@ -151,6 +148,12 @@ pub fn chunks(range: FrameRange<Intermediate>) -> impl Iterator<Item = FrameRang
         next = end.checked_add(1).filter(|frame| *frame <= last);
         FrameRange::new(first, end.distance_from(first)?.checked_add(1)?)
     })
+}
+
+/// Where the entries of `chunk`, which lies within one entry of level 2, stand in their table of level 3.
+fn indices(chunk: FrameRange<Intermediate>) -> impl Iterator<Item = TableIndex> {
+    let first = chunk.first().raw();
+    (first..first.saturating_add(chunk.count())).map(TableIndex::of)
 }
 
 /// One regime.
@@ -335,7 +338,7 @@ impl Stage2 {
         };
         let cell = Cell::of(level_two, Level::Two, chunk.first());
         match grain {
-            Grain::Block => self.replace(cell, content.descriptor(Level::Two, 0), tables),
+            Grain::Block => self.replace(cell, content.descriptor(Level::Two), tables),
             Grain::Pages => self.set_pages(cell, chunk, content, tables),
         }
         self.collapse(cell, tables);
@@ -380,56 +383,57 @@ impl Stage2 {
         content: Content,
         tables: &mut Tables<'_, M>,
     ) {
-        let table = match cell.entry(tables.machine) {
-            Entry::Table(table) => {
-                self.vacate_pages(table, chunk, tables);
-                Some(table)
-            }
+        let (table, is_said) = match cell.entry(tables.machine) {
+            Entry::Table(table) => (Some(table), self.break_pages(table, chunk, tables)),
             Entry::Vacant | Entry::Parked(_) | Entry::Leaf(_) => {
-                self.split(cell, Some(chunk), tables)
+                (self.split(cell, Some(chunk), tables), true)
             }
         };
-        let Some(table) = table.filter(|_| content != Content::Vacant) else {
-            return;
-        };
-        self.write_pages(table, chunk, content, tables);
+        if let Some(table) = table
+            && !(is_said && content == Content::Vacant)
+        {
+            self.write_pages(table, chunk, content, tables);
+        }
     }
 
-    /// Empties the entries of `chunk` in a table of level 3, and flushes if one was valid.
-    fn vacate_pages<M: Machine>(
+    /// Empties the entries of `chunk` in a table of level 3 and flushes, if one of them is valid; returns whether it did.
+    fn break_pages<M: Machine>(
         &self,
         table: Table,
         chunk: FrameRange<Intermediate>,
         tables: &mut Tables<'_, M>,
-    ) {
-        if self.write_pages(table, chunk, Content::Vacant, tables) && !mutant!(SkipsFlush) {
-            self.flush(chunk, tables.machine);
+    ) -> bool {
+        let machine = &*tables.machine;
+        let is_valid = |index| Descriptor::from_raw(machine.read(table, index)).is_valid();
+        let any_valid = indices(chunk).any(is_valid);
+        if any_valid {
+            self.write_pages(table, chunk, Content::Vacant, tables);
+            if !mutant!(SkipsFlush) {
+                self.flush(chunk, tables.machine);
+            }
         }
+        any_valid
     }
 
-    /// Writes the entries of `chunk` in a table of level 3 and keeps its count; returns whether one of them was valid.
+    /// Writes the entries of `chunk` in a table of level 3 and keeps its count.
     fn write_pages<M: Machine>(
         &self,
         table: Table,
         chunk: FrameRange<Intermediate>,
         content: Content,
         tables: &mut Tables<'_, M>,
-    ) -> bool {
+    ) {
         let mut entries = tables.folios.entries(table);
-        let mut any_valid = false;
-        for (gfn, offset) in chunk.frames().zip(0..) {
-            let cell = Cell::of(table, Level::Three, gfn);
-            let background = self.background.descriptor(Level::Three, gfn);
-            let old = cell.read(tables.machine);
-            let new = content.descriptor(Level::Three, offset);
-            any_valid |= old.is_valid();
+        let background = self.background.descriptor(Level::Three, chunk.first());
+        let pages = content.descriptor(Level::Three).pages();
+        for (index, (new, background)) in indices(chunk).zip(pages.zip(background.pages())) {
+            let old = Descriptor::from_raw(tables.machine.read(table, index));
             entries = entries
                 .wrapping_add(u16::from(new != background))
                 .wrapping_sub(u16::from(old != background));
-            tables.machine.write(cell.table, cell.index, new.raw());
+            tables.machine.write(table, index, new.raw());
         }
         tables.folios.set_entries(table, entries);
-        any_valid
     }
 
     /// Replaces the entry of `cell`, a block or nothing, by a table that says the same, except nothing within `hole`.

@@ -13,7 +13,7 @@ use crate::translation::barrier;
 
 const FRAME: usize = 1 << FRAME_SHIFT;
 /// Operations in a turn of the loop over a frame.
-const PER_TURN: usize = 8;
+const PER_TURN: usize = 16;
 
 /// Bytes in a line of the data caches.
 fn line() -> usize {
@@ -53,16 +53,20 @@ macro_rules! throughout {
         let step = usize::min($step, FRAME / PER_TURN);
         for turn in (start..start + FRAME).step_by(step * PER_TURN) {
             asm!(
-                throughout!(@one $operation), throughout!(@one $operation),
-                throughout!(@one $operation), throughout!(@one $operation),
-                throughout!(@one $operation), throughout!(@one $operation),
-                throughout!(@one $operation), throughout!(@one $operation),
+                throughout!(@four $operation), throughout!(@four $operation),
+                throughout!(@four $operation), throughout!(@four $operation),
                 at = inout(reg) turn => _, step = in(reg) step, options(nostack, preserves_flags)
             );
         }
     };
+    (@four $operation:literal) => {
+        concat!(
+            throughout!(@one $operation), throughout!(@one $operation),
+            throughout!(@one $operation), throughout!(@one $operation),
+        )
+    };
     (@one $operation:literal) => {
-        concat!("dc ", $operation, ", {at}\nadd {at}, {at}, {step}")
+        concat!("dc ", $operation, ", {at}\nadd {at}, {at}, {step}\n")
     };
 }
 

@@ -102,7 +102,7 @@ clauses! {
     DonateNoPinTable = "`MEM_DONATE`: `NO_PIN_TABLE` unless one range of the pin table, all of it registered, speaks for the whole folio.";
     DonateNotPinned = "`MEM_DONATE`: `NOT_EXCLUSIVELY_PINNED` unless each head's word is that of one exclusive pin of an isolated folio of the order, and each tail's is 0.";
     DonateOccupied = "`MEM_DONATE`: EXISTS where the guest has a frame already.";
-    DonateBounded = "`MEM_DONATE`: AGAIN, with how many folios are done, after 16 frames; a folio of more is taken from the host by one call, and each further one cleans 64 frames of it.";
+    DonateBounded = "`MEM_DONATE`: AGAIN, with how many folios are done, after 16 frames; a folio of more is taken from the host by one call, and each further one cleans 72 frames of it, every eight entries to be written counting as one.";
     DonateGoesOn = "`MEM_DONATE` goes on with a folio that it has begun at that place, whatever its pin word says by now.";
     DonateGives = "`MEM_DONATE` makes the folios the VM's alone.";
     DonateCleans = "`MEM_DONATE` cleans each frame to the point of coherency, and makes CPUs forget instructions.";
@@ -110,7 +110,7 @@ clauses! {
     ReclaimMalformed = "`MEM_RECLAIM`: 1 to 512 frames within 40-bit addresses, or INVALID.";
     ReclaimCuts = "`MEM_RECLAIM`: GRANULE if the range starts within a folio or ends within the first.";
     ReclaimHoles = "`MEM_RECLAIM` skips what the guest has not.";
-    ReclaimBounded = "`MEM_RECLAIM`: AGAIN, with how many frames are done, when 40 frames are wiped and there are more.";
+    ReclaimBounded = "`MEM_RECLAIM`: AGAIN, with how many frames are done, when 40 frames are wiped and there are more, every eight entries to be written of a folio counting as one.";
     ReclaimLeavesCut = "`MEM_RECLAIM`: AGAIN before a later folio that the range cuts.";
     ReclaimGives = "`MEM_RECLAIM` makes the frames the host's alone, wiped.";
 

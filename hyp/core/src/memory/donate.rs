@@ -9,7 +9,7 @@
 
 use pinfold_abi::limit;
 
-use super::{Lent, Memory, Progress};
+use super::{Lent, Memory, Progress, moving};
 use crate::addr::{FrameRange, Gfn, Intermediate, Order, Pfn, Physical};
 use crate::folio::{FolioState, Whole};
 use crate::machine::Machine;
@@ -21,8 +21,8 @@ use pinfold_abi::State;
 
 /// Frames that one call takes from the host, cleans and gives to a guest; of a larger folio none.
 pub const MOVES_PER_CALL: u64 = 16;
-/// Frames cleaned by one call of a folio that was taken by another one.
-pub const CLEANS_PER_CALL: u64 = 64;
+/// Frames cleaned by one call of a folio that was taken by another one; giving it to the guest counts as [`moving`] does.
+pub const CLEANS_PER_CALL: u64 = 72;
 
 /// What a donation is to move, or a share to let somebody use: folios that adjoin in both spaces.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -216,7 +216,8 @@ impl<M: Machine> Donation<'_, M> {
         {
             self.clean(part);
         }
-        if now < left {
+        let given = left.saturating_add(moving(folio.order));
+        if given > CLEANS_PER_CALL {
             let done = u16::try_from(now).unwrap_or(0).saturating_add(cleaned);
             self.lent.memory.folios.note_done(folio, done);
             return self.progress(0);

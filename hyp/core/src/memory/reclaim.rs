@@ -6,7 +6,7 @@
 
 use pinfold_abi::limit;
 
-use super::{Lent, Memory};
+use super::{Lent, Memory, moving};
 use crate::addr::{FrameRange, Gfn, Intermediate, Order, Pfn};
 use crate::folio::{FolioState, Whole};
 use crate::machine::Machine;
@@ -14,7 +14,7 @@ use crate::refusal::Refusal;
 use crate::stage2::{Content, Entry, Grain, Mapping, Need};
 use crate::vm::GuestMemory;
 
-/// Frames wiped in one call: some 440 instructions each at EL2.
+/// Frames wiped in one call: some 400 instructions each at EL2. Taking a folio from its VM, and giving it back, count as [`moving`] does.
 pub const WIPES_PER_CALL: u64 = 40;
 /// As many frames might be wiped while a folio moves that stands far from others.
 const WIPES_PER_FOLIO: u64 = 6;
@@ -87,7 +87,7 @@ impl<M: Machine> Reclaim<'_, M> {
                 break;
             };
             let is_whole = self.range.covers(FrameRange::folio(gfn, folio.order));
-            if wipes == 0 || !is_whole && !mutant!(TakesCutFolio) {
+            if !is_whole && !mutant!(TakesCutFolio) {
                 return Progress {
                     done,
                     complete: false,
@@ -143,25 +143,28 @@ impl<M: Machine> Reclaim<'_, M> {
         }
     }
 
-    /// Wipes what is left of a folio, at most `wipes` frames; returns how many more may be wiped, if all of it is.
+    /// Wipes what is left of a folio, at most `wipes` frames; returns how many more may be wiped, if all of it is and it can be
+    /// given back.
     fn wipe(&mut self, gfn: Gfn, folio: Whole, wipes: u64) -> Option<u64> {
-        let done = if let FolioState::Wiping { done, .. } = folio.state {
-            done
+        let (done, unmapping) = if let FolioState::Wiping { done, .. } = folio.state {
+            (done, 0)
         } else {
-            0
+            (0, moving(folio.order))
         };
+        let wipes = wipes.checked_sub(unmapping).filter(|wipes| *wipes > 0)?;
         let left = folio.order.frames().saturating_sub(u64::from(done));
+        let rest = wipes.checked_sub(left.saturating_add(moving(folio.order)));
+        self.unmap(gfn, folio, rest.is_none());
         let now = left.min(wipes);
-        self.unmap(gfn, folio, now < left);
         let memory = &mut *self.lent.memory;
         let frames = folio.frames().frames().skip(usize::from(done));
         frames.zip(0..now).for_each(|(frame, _)| memory.wipe(frame));
-        if now < left {
+        if rest.is_none() {
             let sum = u16::try_from(now).unwrap_or(u16::MAX).saturating_add(done);
             let folio = memory.folios.whole(folio.head);
             memory.folios.note_done(folio, sum);
         }
-        wipes.checked_sub(left)
+        rest
     }
 
     /// Makes a wiped folio the host's.

@@ -188,6 +188,20 @@ impl Descriptor {
         Self(frame.address().raw() | PARKED)
     }
 
+    /// This entry of level 3, and then those of the frames that follow on its own, each in turn; nothing is followed by nothing.
+    pub fn pages(self) -> impl Iterator<Item = Self> {
+        let size = match self {
+            Self::VACANT => 0,
+            Self(_) => crate::addr::FRAME_SIZE,
+        };
+        let mut next = self.0;
+        core::iter::repeat_with(move || {
+            let page = Self(next);
+            next = next.wrapping_add(size);
+            page
+        })
+    }
+
     /// Whether a walker takes it.
     #[must_use]
     pub const fn is_valid(self) -> bool {

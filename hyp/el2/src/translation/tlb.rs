@@ -81,10 +81,10 @@ pub(crate) fn invalidate_range(vmid: Vmid, frames: FrameRange<Intermediate>) {
         return wait();
     }
     with_vmid(vmid, || {
-        for frame in frames.frames() {
-            if !(fault!(ShortRange) && frame == frames.last()) {
-                tlbi!("ipas2e1is", Ipa(frame.address().raw() >> FRAME_SHIFT));
-            }
+        let first = frames.first().raw();
+        let count = frames.count() - u64::from(fault!(ShortRange));
+        for frame in first..first + count {
+            tlbi!("ipas2e1is", Ipa(frame));
         }
         if !fault!(NoDsbBetween) {
             barrier::all_cpus();

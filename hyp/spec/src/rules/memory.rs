@@ -11,14 +11,26 @@ use crate::vm::Phase;
 /// Frames that one donation moves; a larger folio takes several.
 const MOVES_PER_CALL: u64 = 16;
 
-/// Frames that a donation cleans which goes on with another one.
-const CLEANS_PER_CALL: u64 = 64;
+/// Frames that a donation cleans which goes on with another one; to give the folio counts as frames, too.
+const CLEANS_PER_CALL: u64 = 72;
 
-/// Frames that one reclaim wipes.
+/// Frames that one reclaim wipes; to take a folio and to give it back count as frames, too.
 const WIPES_PER_CALL: u64 = 40;
+
+/// Entries that count as one frame where all of a folio are written.
+const ENTRIES_PER_FRAME: u64 = 8;
 
 /// As many might be wiped while a folio moves.
 const WIPES_PER_FOLIO: u64 = 6;
+
+/// What writing the entries of a folio counts as.
+const fn entries(order: u8) -> u64 {
+    if order == limit::MAX_ORDER {
+        0
+    } else {
+        (1 << order) / ENTRIES_PER_FRAME
+    }
+}
 
 impl State {
     pub(crate) fn donate(
@@ -111,7 +123,7 @@ impl State {
             if let Some(Owner::Arriving { held, cleaned }) = self.owner(pfn) {
                 let now = frames.min(cleaned + CLEANS_PER_CALL);
                 part = now - cleaned;
-                let owner = if now < frames {
+                let owner = if frames - cleaned + entries(order) > CLEANS_PER_CALL {
                     Owner::Arriving { held, cleaned: now }
                 } else {
                     Owner::Guest(held)
@@ -189,15 +201,11 @@ impl State {
             if Self::folio(gfn, held.order).end > end {
                 return Ok(done(Clause::ReclaimLeavesCut, &so_far).again());
             }
-            if left == 0 {
+            let Some(rest) = self.wipe_folio(pfn, held, left) else {
                 return Ok(done(Clause::ReclaimBounded, &so_far).again());
-            }
-            let wiped = self.wipe_folio(pfn, held, &mut left);
-            if wiped < 1 << held.order {
-                return Ok(done(Clause::ReclaimBounded, &so_far).again());
-            }
+            };
             self.give_back(handle, gfn, pfn, held.order);
-            left = left.saturating_sub(WIPES_PER_FOLIO);
+            left = rest.saturating_sub(WIPES_PER_FOLIO);
             gfn += 1 << held.order;
             clause = Clause::ReclaimGives;
         }
@@ -210,23 +218,26 @@ impl State {
         Some((pfn, self.owner(pfn)?.held()?))
     }
 
-    /// Takes the folio from everybody and wipes on, at most `left` frames; returns how many are wiped by now.
-    fn wipe_folio(&mut self, first: u64, held: Held, left: &mut u64) -> u64 {
-        let already = if let Some(Owner::Wiping { wiped, .. }) = self.owner(first) {
-            wiped
+    /// Takes the folio from everybody and wipes on, at most `left` frames; returns how many are left then, if that is enough
+    /// to give the folio back.
+    fn wipe_folio(&mut self, first: u64, held: Held, left: u64) -> Option<u64> {
+        let (already, left) = if let Some(Owner::Wiping { wiped, .. }) = self.owner(first) {
+            (wiped, left)
         } else {
-            0
+            (0, left.saturating_sub(entries(held.order)))
         };
+        if left == 0 {
+            return None;
+        }
         let frames = 1 << held.order;
-        let wiped = frames.min(already + *left);
-        *left -= wiped - already;
+        let wiped = frames.min(already + left);
         (already..wiped).for_each(|index| self.wipe(first + index));
         for index in 0..frames {
             let gfn = held.gfn + index;
             let held = Held { gfn, ..held };
             self.give(first + index, Owner::Wiping { held, wiped });
         }
-        wiped
+        left.checked_sub(frames - already + entries(held.order))
     }
 
     /// Makes a wiped folio the host's.
