@@ -21,6 +21,7 @@ use decoy::Decoys;
 pub mod decoy;
 mod donate;
 mod ordinary;
+mod part;
 mod pins;
 mod poison;
 mod pool;
