@@ -1,14 +1,12 @@
 //! The last calls and exits of one CPU: [`Ring`], which a debug image keeps and a release image has not.
 //!
-//! Only its own CPU writes a ring, and any CPU reads it: every word is an atomic, an entry counts once [`Ring`]'s number of
-//! entries says so, and a reader asks again after it has read whether the entry is still there. What the words mean is said in
+//! Only its own CPU writes a ring, and any CPU reads it: [`slots`] has how. What the words mean is said in
 //! [`pinfold_abi::trace`]; [`Line`] says an entry in words, for a panic and for the host's `pinfold trace`.
 //!
 //! Debug calls are left out, since they only look and whoever reads the trace makes many. A guest's registers are left out but for x0 to
 //! x3 of a call and the addresses of an exception; a debug image shows these to the host, which a release image never does.
 
 use core::fmt::{self, Display, Formatter};
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
 use pinfold_abi::show::{Answer, Call, call_of};
 use pinfold_abi::trace::{Cause, Entry, Event, LENGTH, PART, Trap, WENT_ON, WORDS};
@@ -20,24 +18,25 @@ use crate::hypervisor::CallRegisters;
 use crate::vcpu::VcpuExit;
 use crate::vm::Kind;
 
+mod atomic {
+    pub(super) use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+}
+mod slots;
+
+use atomic::{AtomicU64, AtomicUsize, Ordering};
+use slots::{Slots, Words};
+
 /// How many entries a panic tells.
 const TOLD: usize = 16;
 
-#[derive(Debug)]
-struct Slot([AtomicU64; WORDS]);
-
 /// The ring.
 #[derive(Debug)]
-pub struct Ring {
-    slots: [Slot; LENGTH],
-    /// How many entries were written since boot.
-    written: AtomicUsize,
-}
+pub struct Ring(Slots<WORDS, LENGTH>);
 
 /// The words of an entry that is not complete yet; none if it is not noted.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark<'a> {
-    words: Option<&'a [AtomicU64; WORDS]>,
+    words: Option<&'a Words<WORDS>>,
     /// How many entries were written with it.
     written: usize,
 }
@@ -124,14 +123,10 @@ impl Ring {
     /// An empty ring.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            slots: [const { Slot([const { AtomicU64::new(0) }; WORDS]) }; LENGTH],
+        Self(Slots {
+            slots: [const { [const { AtomicU64::new(0) }; WORDS] }; LENGTH],
             written: AtomicUsize::new(0),
-        }
-    }
-
-    fn slot(&self, entry: usize) -> Option<&[AtomicU64; WORDS]> {
-        self.slots.get(entry % LENGTH).map(|Slot(words)| words)
+        })
     }
 
     /// Notes a call of the host before it is performed.
@@ -141,8 +136,8 @@ impl Ring {
         if DEBUG_CALLS.contains(&v0.wrapping_sub(FUNCTION_BASE)) {
             return Mark::NONE;
         }
-        let entry = self.written.load(Ordering::Relaxed);
-        let words = self.slot(entry);
+        let entry = self.0.written();
+        let words = self.0.begin(entry);
         if let Some([kind, when, x0, x1, x2, x3, x4, x5, x6, x7, ..]) = words {
             // One by one: a loop costs twice as much in an image that is built for size.
             kind.store(TraceKind::Call.number(), Ordering::Relaxed);
@@ -156,14 +151,13 @@ impl Ring {
             x6.store(v6, Ordering::Relaxed);
             x7.store(v7, Ordering::Relaxed);
         }
-        let written = entry.wrapping_add(1);
-        self.written.store(written, Ordering::Release);
+        let written = self.0.publish(entry);
         Mark { words, written }
     }
 
     /// Notes a call that ran a vCPU once more, before it is answered: the exits since may have pushed it out.
     pub fn again<'a>(&'a self, mark: Mark<'a>, time: u64, registers: &CallRegisters) -> Mark<'a> {
-        if mark.words.is_some() && self.written.load(Ordering::Relaxed) != mark.written {
+        if mark.words.is_some() && self.0.written() != mark.written {
             self.call(time, registers)
         } else {
             mark
@@ -173,11 +167,11 @@ impl Ring {
     /// Notes an exception of a guest, or of the host, before it is dealt with.
     #[inline]
     pub fn arrival(&self, kind: TraceKind, time: u64, arrival: &Arrival) -> Mark<'_> {
-        let entry = self.written.load(Ordering::Relaxed);
         let [x0, x1, x2, x3] = arrival.x;
         let [vm, vcpu] = arrival.who;
         let Syndrome { esr, far, hpfar } = arrival.syndrome;
-        let words = self.slot(entry);
+        let entry = self.0.written();
+        let words = self.0.begin(entry);
         if let Some(
             [
                 w0,
@@ -214,44 +208,22 @@ impl Ring {
             w15.store(x2, Ordering::Relaxed);
             w16.store(x3, Ordering::Relaxed);
         }
-        let written = entry.wrapping_add(1);
-        self.written.store(written, Ordering::Release);
+        let written = self.0.publish(entry);
         Mark { words, written }
     }
 
     /// The oldest entry that is kept, and the one that will be written next.
     #[must_use]
     pub fn kept(&self) -> (usize, usize) {
-        let written = self.written.load(Ordering::Acquire);
-        // The oldest of all may be half overwritten.
-        (written.saturating_sub(LENGTH - 1), written)
-    }
-
-    fn keeps(&self, entry: usize) -> bool {
-        let (oldest, next) = self.kept();
-        (oldest..next).contains(&entry)
+        self.0.kept()
     }
 
     /// Six words of an entry, if it is kept.
     #[must_use]
     pub fn part(&self, entry: usize, part: usize) -> Option<[u64; PART]> {
-        let words = self.read(entry)?;
+        let words = self.0.read(entry)?;
         let (parts, _) = words.as_chunks();
         parts.get(part).copied()
-    }
-
-    /// The words of an entry, if it is kept.
-    fn read(&self, entry: usize) -> Option<[u64; WORDS]> {
-        if !self.keeps(entry) {
-            return None;
-        }
-        let slot = self.slot(entry)?;
-        let words = core::array::from_fn(|index| {
-            slot.get(index)
-                .map_or(0, |word| word.load(Ordering::Acquire))
-        });
-        fence(Ordering::Acquire);
-        self.keeps(entry).then_some(words)
     }
 }
 
@@ -260,7 +232,7 @@ impl Display for Ring {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (oldest, next) = self.kept();
         for number in oldest.max(next.saturating_sub(TOLD))..next {
-            if let Some(entry) = self.read(number).and_then(Entry::decode) {
+            if let Some(entry) = self.0.read(number).and_then(Entry::decode) {
                 writeln!(f, "  {number} {}", Line(entry))?;
             }
         }
@@ -415,7 +387,7 @@ mod tests {
     }
 
     fn entry(ring: &Ring, number: usize) -> Option<Entry> {
-        ring.read(number).and_then(Entry::decode)
+        ring.0.read(number).and_then(Entry::decode)
     }
 
     const DONATE: [u64; 6] = [FUNCTION_BASE + 0x40, 0x100, 0x40000, 0x5000, 1, 0];
