@@ -3,6 +3,8 @@
 //! The oracle here knows who owns the few frames of a small machine, and what a range is; the specification judges beside it.
 //! Frame numbers have 36 bits, guests' addresses 40.
 
+use std::collections::BTreeSet;
+
 use pinfold_abi::{HostCall, Status, claim, limit};
 
 use crate::judged;
@@ -12,6 +14,8 @@ use crate::small::{ADDRESSES, Action, FRAMES, Pin, TABLE, World};
 /// What came of a trial that was wrong.
 pub(crate) type Tried = Result<(), String>;
 
+/// How many frames of RAM each guest has: a region of two, and one of the rest.
+pub(crate) const GUEST_RAM: u64 = 16;
 /// The page that is shared with an ordinary guest.
 const SHARED: u64 = RAM + 4;
 
@@ -90,7 +94,7 @@ fn region(first: u64, count: u64) -> Expected {
     if !is_range(first, count, 28) {
         return INVALID;
     }
-    let overlaps = u128::from(first) < u128::from(GUEST + ADDRESSES)
+    let overlaps = u128::from(first) < u128::from(GUEST + GUEST_RAM)
         && u128::from(GUEST) < u128::from(first) + u128::from(count);
     if overlaps {
         (Status::Exists, Some(0))
@@ -114,7 +118,15 @@ fn folios(gfn: u64, pfn: u64, count: u64, order: u64) -> Result<u64, Expected> {
     if !pfn.is_multiple_of(size) || !gfn.is_multiple_of(size) {
         return Err((Status::Granule, Some(0)));
     }
-    let inside = gfn >= GUEST && gfn + frames <= GUEST + ADDRESSES;
+    // It must lie in one of the two regions, though they adjoin.
+    let (first, second) = (
+        GUEST..GUEST + ADDRESSES,
+        GUEST + ADDRESSES..GUEST + GUEST_RAM,
+    );
+    let last = gfn + frames - 1;
+    let inside = [first, second]
+        .iter()
+        .any(|region| region.contains(&gfn) && region.contains(&last));
     if inside { Ok(frames) } else { Err(INVALID) }
 }
 
@@ -235,6 +247,10 @@ pub(crate) fn world() -> Judged<World> {
     for action in steps.into_iter().chain([Action::Create, share]) {
         world.take(action)?;
     }
+    for vm in world.vms.into_iter().flatten() {
+        let rest = GUEST_RAM - ADDRESSES;
+        world.both.region(vm, GUEST + ADDRESSES, rest)?;
+    }
     (2..4).for_each(|page| world.both.pin_folio(RAM + page, 0));
     Ok(world)
 }
@@ -244,6 +260,8 @@ pub(crate) struct Trials {
     worlds: Worlds,
     pub(crate) calls: u64,
     pub(crate) done: u64,
+    /// The numbers of the calls.
+    pub(crate) tried: BTreeSet<u64>,
 }
 
 impl Trials {
@@ -257,6 +275,7 @@ impl Trials {
             worlds: worlds.map_err(|found| format!("{found:?}"))?,
             calls: 0,
             done: 0,
+            tried: BTreeSet::new(),
         })
     }
 
@@ -276,6 +295,7 @@ impl Trials {
             &mut self.worlds.created
         };
         self.calls += 1;
+        self.tried.insert(call.number());
         let (before, glance) = (world.clone(), world.glance());
         let x = judged(|| {
             world.both.compares = expected.0 == Status::Ok || expected.0 == Status::Again;

@@ -11,7 +11,7 @@ use pinfold_spec::GuestEvent;
 use crate::directed::{RELINQUISH, SHARE, UNSHARE};
 use crate::lockstep::{GUEST, Judged, RAM};
 use crate::small::{Action, Pin, World};
-use crate::trials::{Trials, Tried, world};
+use crate::trials::{GUEST_RAM, Trials, Tried, world};
 use crate::{alone, judged};
 
 /// Bits of a word: of one of two, of one of three, and of the guest's address where there are four.
@@ -82,7 +82,7 @@ fn tries(kind: fn(&mut Trials) -> Tried) -> Figures {
     Ok((trials.calls, trials.done))
 }
 
-/// What a guest that runs has at one of its two addresses.
+/// What a guest that runs has at one of its addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Place {
     Private,
@@ -105,6 +105,7 @@ fn outcome(function: u64, ipa: u64, more: u64, places: [Place; 2]) -> Outcome {
     let place = match gfn.checked_sub(GUEST) {
         Some(0) => Some(places[0]),
         Some(1) => Some(places[1]),
+        Some(2..GUEST_RAM) => Some(Place::Missing),
         _ => None,
     };
     let exit = |reason: ExitReason| Outcome::Exit(reason.number(), gfn);
@@ -207,7 +208,7 @@ const KINDS: [fn() -> Figures; 4] = [|| tries(ranges), || tries(tables), || trie
 
 #[test]
 fn every_pair_over_a_small_word() {
-    let least = [(20_000, 8_000), (30_000, 500), (90_000, 20), (36_000, 10)];
+    let least = [(20_000, 8_000), (30_000, 500), (90_000, 100), (36_000, 50)];
     for (kind, (calls, done)) in KINDS.into_iter().zip(least) {
         let found = alone(None, kind).unwrap_or_else(|wrong| panic!("{wrong}"));
         println!("{} calls with words, {} of them done", found.0, found.1);
