@@ -4,7 +4,7 @@
 //! An allocation is a table, a root, EL2's own tables, or an object on the heap. The specification is not told of the call that
 //! fails, and compares everything all the same.
 
-use pinfold_abi::{FUNCTION_BASE, HostCall, Status, claim};
+use pinfold_abi::{ACCESS_READ, ACCESS_WRITE, FUNCTION_BASE, HostCall, Status, claim};
 use pinfold_core::exit::{Conduit, Exit};
 use pinfold_core::hypervisor::CallRegisters;
 use pinfold_core::machine::test::{fail_after, fail_no_more};
@@ -12,7 +12,7 @@ use pinfold_core::mutant::Mutant;
 use pinfold_core::run::Resumption;
 use pinfold_spec::GuestEvent;
 
-use crate::directed::{FIRST, SHARE, UNSHARE};
+use crate::directed::{FIRST, RELINQUISH, SHARE, UNSHARE};
 use crate::host::GICD;
 use crate::lockstep::{GUEST, Judged, Lockstep, RAM, TABLE};
 use crate::{alone, judged};
@@ -39,11 +39,12 @@ struct Case {
     least: u64,
 }
 
-/// A VM that was started and runs, with a folio of 2 MiB, and another that is not started.
+/// A VM that was started and runs, with a folio of 2 MiB, another that is not started, and an ordinary one.
 struct Setting {
     world: Lockstep,
     live: claim::Handle,
     new: claim::Handle,
+    ordinary: claim::Handle,
 }
 
 fn setting() -> Judged<Setting> {
@@ -53,8 +54,15 @@ fn setting() -> Judged<Setting> {
     world.guests_write();
     let new = world.create(1, 2)?;
     world.region(new, GUEST, 1024)?;
+    let ordinary = world.create(0, 1)?;
+    world.region(ordinary, GUEST, 1024)?;
     world.run(live, 0, 0)?;
-    Ok(Setting { world, live, new })
+    Ok(Setting {
+        world,
+        live,
+        new,
+        ordinary,
+    })
 }
 
 fn donation(vm: claim::Handle, gfn: u64, pfn: u64, count: u64, order: u64) -> Attempt {
@@ -64,6 +72,17 @@ fn donation(vm: claim::Handle, gfn: u64, pfn: u64, count: u64, order: u64) -> At
         pfn: claim::Pfn(pfn),
         count: claim::Count(count),
         order: claim::Order(order),
+    })
+}
+
+fn share_with_guest(vm: claim::Handle, gfn: u64, count: u64, order: u64) -> Attempt {
+    Attempt::Call(HostCall::MemShareGuest {
+        vm,
+        gfn: claim::Gfn(gfn),
+        pfn: claim::Pfn(RAM),
+        count: claim::Count(count),
+        order: claim::Order(order),
+        access: claim::Access(ACCESS_READ),
     })
 }
 
@@ -137,9 +156,75 @@ fn hungry() -> Judged<Vec<Case>> {
     ])
 }
 
-/// Every call of the table, about a VM that is dying and about one that is new, with arguments of the kinds that the table says.
+/// Calls that ask for memory, about what stays the host's, what goes for good, and what a guest gives back.
+fn hungry_for_others() -> Judged<Vec<Case>> {
+    let Setting {
+        world, ordinary, ..
+    } = setting()?;
+    let case = |name, attempt, least| Case {
+        name,
+        world: world.clone(),
+        attempt,
+        least,
+    };
+    let pages = |gfn| share_with_guest(ordinary, gfn, 16, 0);
+    let poison = HostCall::MemPoison {
+        pfn: claim::Pfn(RAM + 100),
+    };
+    let relinquish = [RELINQUISH, (GUEST + 5) << 12, 0, 0];
+    Ok(vec![
+        case("pages for an ordinary guest", pages(GUEST), 2),
+        case("pages across its blocks", pages(GUEST + 504), 3),
+        case(
+            "a block for an ordinary guest",
+            share_with_guest(ordinary, GUEST, 1, 9),
+            1,
+        ),
+        case("poison in a block", Attempt::Call(poison), 1),
+        case("a frame back out of a block", Attempt::Guest(relinquish), 2),
+    ])
+}
+
+/// Changes of what is shared with an ordinary guest, as pages and as a block.
+fn changes_of_shares() -> Judged<Vec<Case>> {
+    let Setting {
+        mut world,
+        ordinary: vm,
+        ..
+    } = setting()?;
+    world.share_with_guest(vm, (GUEST, RAM, 4, 0), ACCESS_READ)?;
+    world.share_with_guest(vm, (GUEST + 512, RAM, 1, 9), ACCESS_READ)?;
+    let mut cases = Vec::new();
+    for (gfn, count) in [(GUEST + 1, 2), (GUEST + 512, 512)] {
+        let (gfn, count) = (claim::Gfn(gfn), claim::Count(count));
+        let access = claim::Access(ACCESS_READ | ACCESS_WRITE);
+        let protect = HostCall::MemProtectGuest {
+            vm,
+            gfn,
+            count,
+            access,
+        };
+        let unshare = HostCall::MemUnshareGuest { vm, gfn, count };
+        cases.extend(
+            [("other rights", protect), ("no share", unshare)].map(|(name, call)| Case {
+                name,
+                world: world.clone(),
+                attempt: Attempt::Call(call),
+                least: 0,
+            }),
+        );
+    }
+    Ok(cases)
+}
+
+/// Every call of the table, about VMs that are dying, new, and ordinary, with arguments of the kinds that the table says.
 fn others() -> Judged<Vec<Case>> {
-    let Setting { world, live, new } = setting()?;
+    let Setting {
+        world,
+        live,
+        new,
+        ordinary,
+    } = setting()?;
     let mut shared = world.clone();
     shared.guest(live, 0, [SHARE, GUEST << 12, 0, 0], GuestEvent::Call)?;
     shared.run(live, 0, 0)?;
@@ -150,7 +235,7 @@ fn others() -> Judged<Vec<Case>> {
     dying.pool_donate(RAM, 2)?;
     let all = |vm| HostCall::TABLE.iter().map(move |info| (vm, info));
     let mut cases = Vec::new();
-    for (vm, info) in all(live).chain(all(new)) {
+    for (vm, info) in all(live).chain(all(new)).chain(all(ordinary)) {
         let mut words = [FUNCTION_BASE + info.number; 8];
         for (word, field) in words[1..].iter_mut().zip(info.arguments) {
             *word = argument(field.unit, vm);
@@ -178,7 +263,7 @@ fn argument(unit: &str, vm: claim::Handle) -> u64 {
         claim::Pfn::UNIT => FIRST + 512,
         claim::Gfn::UNIT => GUEST,
         claim::Ipa::UNIT => GICD,
-        claim::Count::UNIT | claim::Flags::UNIT => 1,
+        claim::Count::UNIT | claim::Flags::UNIT | claim::Access::UNIT => 1,
         _ => 0,
     }
 }
@@ -251,15 +336,25 @@ fn sweep(case: &Case) -> Result<u64, String> {
 fn every_allocation_fails_once() {
     alone(None, || {
         let mut failures = 0;
-        let cases = hungry().unwrap().into_iter().chain(others().unwrap());
-        for case in cases {
+        let cases = [hungry(), hungry_for_others(), others()];
+        for case in cases.into_iter().flat_map(Result::unwrap) {
             let count = sweep(&case).unwrap_or_else(|wrong| panic!("{wrong}"));
             println!("{}: {count} allocations", case.name);
             assert!(count >= case.least, "{} asks too seldom", case.name);
             failures += count;
         }
         println!("{failures} failures of allocations in all");
-        assert!(failures >= 25, "only {failures} allocations");
+        assert!(failures >= 35, "only {failures} allocations");
+    });
+}
+
+/// A host that needs its memory elsewhere ends a share at once, so that must not fail for want of memory.
+#[test]
+fn the_end_of_a_share_asks_for_no_memory() {
+    alone(None, || {
+        for case in changes_of_shares().unwrap() {
+            assert_eq!(sweep(&case), Ok(0), "{}", case.name);
+        }
     });
 }
 

@@ -6,6 +6,7 @@
 //! | `failures` | every allocation of every call fails once |
 //! | `numbers` | every first frame and count around every limit, against arithmetic in 128 bits |
 //! | `turns` | every pair of calls, in every order, while a vCPU runs |
+//! | `words` | every pair of an address and a length over a small word |
 //! | here | random runs are made smaller until they are easy to read |
 //!
 //! Mutants are chosen for the whole process, so tests take turns: [`alone`].
@@ -30,7 +31,9 @@ mod numbers;
 #[expect(dead_code, reason = "what other tests do with it")]
 mod random;
 mod small;
+mod trials;
 mod turns;
+mod words;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};

@@ -116,6 +116,7 @@ pub(crate) enum Action {
     Protect {
         vm: usize,
         gfn: u64,
+        count: u64,
         access: u64,
     },
     UnshareGuest {
@@ -274,8 +275,14 @@ impl World {
             order,
         };
         if self.protected[vm] {
-            let (gfn, access, count) = (0, 1, 1);
-            actions.extend([share(0, 0, 1, 0), Action::Protect { vm, gfn, access }]);
+            let (gfn, count, access) = (0, 1, 1);
+            let protect = Action::Protect {
+                vm,
+                gfn,
+                count,
+                access,
+            };
+            actions.extend([share(0, 0, 1, 0), protect]);
             actions.push(Action::UnshareGuest { vm, gfn, count });
             return;
         }
@@ -283,10 +290,13 @@ impl World {
             actions.extend((0..ADDRESSES).map(|gfn| share(gfn, page, 1, 0)));
             actions.extend([share(0, page, 2, 0), share(0, page, 1, 1)]);
         }
-        for gfn in 0..ADDRESSES {
-            actions.extend([1, 7].map(|access| Action::Protect { vm, gfn, access }));
-        }
         for (gfn, count) in [(0, 1), (1, 1), (0, 2)] {
+            actions.extend([1, 7].map(|access| Action::Protect {
+                vm,
+                gfn,
+                count,
+                access,
+            }));
             actions.push(Action::UnshareGuest { vm, gfn, count });
         }
     }
@@ -297,11 +307,7 @@ impl World {
             Action::Create => return self.create().map(|()| false),
             Action::Share { vm, gfn } => return self.share(vm, gfn).map(|()| false),
             Action::Unshare { vm, gfn, pin } => return self.unshare(vm, gfn, pin).map(|()| false),
-            Action::Relinquish { vm, gfn } => {
-                let x = [RELINQUISH, (GUEST + gfn) << 12, 0, 0];
-                self.guest(vm, x, GuestEvent::Call)?;
-                return Ok(false);
-            }
+            Action::Relinquish { vm, gfn } => return self.relinquish(vm, gfn).map(|()| false),
             Action::Poison(page) => self.poison(page)?,
             Action::ShareGuest {
                 vm,
@@ -313,10 +319,14 @@ impl World {
                 let folios = (GUEST + gfn, RAM + page, count, u64::from(order));
                 self.both.share_with_guest(self.handle(vm), folios, 7)?
             }
-            Action::Protect { vm, gfn, access } => {
-                self.both
-                    .protect_guest(self.handle(vm), GUEST + gfn, 1, access)?
-            }
+            Action::Protect {
+                vm,
+                gfn,
+                count,
+                access,
+            } => self
+                .both
+                .protect_guest(self.handle(vm), GUEST + gfn, count, access)?,
             Action::UnshareGuest { vm, gfn, count } => {
                 self.both
                     .unshare_from_guest(self.handle(vm), GUEST + gfn, count)?
@@ -469,6 +479,11 @@ impl World {
             self.awaits[vm] = Awaits::Unshare;
         }
         Ok(())
+    }
+
+    fn relinquish(&mut self, vm: usize, gfn: u64) -> Judged {
+        let x = [RELINQUISH, (GUEST + gfn) << 12, 0, 0];
+        self.guest(vm, x, GuestEvent::Call).map(|_| ())
     }
 
     /// Whether the step leads to a state that others do not lead to. Decoys and poison are tried, and not gone on from.

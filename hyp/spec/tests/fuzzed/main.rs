@@ -61,7 +61,7 @@ fn is_found(seeds: &[Vec<u8>]) -> bool {
     })
 }
 
-const MUTANTS: [Mutant; 7] = [
+const MUTANTS: [Mutant; 9] = [
     Mutant::SkipsPinCheck,
     Mutant::DonatesAnything,
     Mutant::SkipsWipe,
@@ -69,6 +69,8 @@ const MUTANTS: [Mutant; 7] = [
     Mutant::HostStays,
     Mutant::OwnedStays,
     Mutant::TeardownWhileLoaded,
+    Mutant::RelinquishUntold,
+    Mutant::RefusedRelinquishSucceeds,
 ];
 
 /// One test, since mutants are chosen for the whole process.
