@@ -24,10 +24,10 @@ use crate::{frames, pool};
 const GFNS: u64 = 48;
 /// Folios after which it is full.
 const MOST: usize = 12;
-/// One gift of so many is a large one,
-const LARGE_ONES: u64 = 128;
-/// of one of these orders: frames that arrive in steps; more than one call wipes; a block.
-const LARGE_ORDERS: [u8; 3] = [5, 8, MAX_ORDER];
+/// One gift of so many is a large one: the oracle compares each of its frames at each step.
+const LARGE_ONES: u64 = 64;
+/// Orders of large ones, the costly ones seldom: frames that arrive in steps; frames that more than one call wipes; a block.
+const LARGE_ORDERS: [u8; 8] = [5, 5, 5, 5, 5, 5, 8, MAX_ORDER];
 /// The order from which on one call does not take everything back.
 const PARTED: u8 = 8;
 /// Where large folios go: the frames of one block.
