@@ -306,9 +306,13 @@ fn caught(bench: &Bench, case: &Case) -> Result<()> {
 fn met(bench: &Bench, mutant: &str, clause: &str) -> Result<()> {
     let products = &bench.products;
     let images = [&bench.oracle()?, &products.mini_host, &products.guest];
+    let orders = StormOrders {
+        seconds: 600,
+        ..STORM
+    };
     let machine = Machine {
         own_arguments: format!("pinfold.mutant={mutant}"),
-        ..stormy(&STORM, 1, images.map(PathBuf::as_path))
+        ..stormy(&orders, 1, images.map(PathBuf::as_path))
     };
     let mut console = bench.console(&machine, &format!("storm-{mutant}"))?;
     names(&mut console, clause)

@@ -25,7 +25,7 @@ const GFNS: u64 = 48;
 /// Folios after which it is full.
 const MOST: usize = 12;
 /// One gift of so many is a large one: the oracle compares each of its frames at each step.
-const LARGE_ONES: u64 = 64;
+const LARGE_ONES: u64 = 128;
 /// Orders of large ones, the costly ones seldom: frames that arrive in steps; frames that more than one call wipes; a block.
 const LARGE_ORDERS: [u8; 8] = [5, 5, 5, 5, 5, 5, 8, MAX_ORDER];
 /// The order from which on one call does not take everything back.
