@@ -7,12 +7,13 @@ use core::arch::global_asm;
 
 use guest_test::tap::{Failure, Outcome};
 use guest_test::{bytes, check_eq, port, timer};
+use pinfold_abi::GuestFunction;
 
 use crate::calls::ExitReason;
 use crate::vm::{Event, Exit, Vm};
 
 /// KVM's call by which a guest gives a frame back.
-const MEM_RELINQUISH: u64 = 0xc600_0009;
+const MEM_RELINQUISH: u64 = GuestFunction::MemRelinquish.number();
 
 unsafe extern "C" {
     static mini_host_puppet: u8;

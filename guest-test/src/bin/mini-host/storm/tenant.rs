@@ -11,7 +11,7 @@ use guest_test::random::Random;
 use guest_test::tap::{Failure, Outcome};
 use guest_test::{check, check_eq};
 use pinfold_abi::limit::MAX_ORDER;
-use pinfold_abi::{ACCESS_EXECUTE, ACCESS_READ, ACCESS_WRITE, State};
+use pinfold_abi::{ACCESS_EXECUTE, ACCESS_READ, ACCESS_WRITE, GuestFunction, State};
 
 use crate::calls::{self, ExitReason, Status};
 use crate::folio::Folio;
@@ -35,7 +35,7 @@ const ACCESSES: [u64; 4] = [
     ACCESS_READ | ACCESS_EXECUTE,
     EVERYTHING,
 ];
-const MEM_SHARE: u64 = 0xc600_0003;
+const MEM_SHARE: u64 = GuestFunction::MemShare.number();
 /// SMCCC's `NOT_SUPPORTED`, as KVM's calls return it.
 const NOT_SUPPORTED: u64 = u64::MAX;
 

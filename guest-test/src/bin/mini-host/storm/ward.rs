@@ -11,7 +11,7 @@ use guest_test::random::Random;
 use guest_test::tap::{Failure, Outcome};
 use guest_test::{check, check_eq, memory_probe, mmu};
 use pinfold_abi::limit::MAX_ORDER;
-use pinfold_abi::{State, pin_word};
+use pinfold_abi::{GuestFunction, State, pin_word};
 use spin::relax::RelaxStrategy;
 
 use crate::calls::{self, Status};
@@ -35,8 +35,8 @@ const LARGE: u64 = SCRATCH_GFN + (1 << MAX_ORDER);
 /// How often the pool is fed for one call of a guest.
 const MEALS: u64 = 4;
 
-const MEM_SHARE: u64 = 0xc600_0003;
-const MEM_UNSHARE: u64 = 0xc600_0004;
+const MEM_SHARE: u64 = GuestFunction::MemShare.number();
+const MEM_UNSHARE: u64 = GuestFunction::MemUnshare.number();
 /// `INVALID_PARAMETER` of KVM's calls.
 const INVALID: u64 = u64::MAX - 2;
 
