@@ -2,7 +2,9 @@
 //!
 //! Invariant: whoever holds the folio is its only user on the host's side; whether the host can still reach it is what the tests find out.
 
-use guest_test::bytes::FRAME;
+use core::mem::ManuallyDrop;
+
+use guest_test::bytes::{self, FRAME};
 use guest_test::memory_probe;
 use guest_test::probe::Fault;
 use guest_test::tap::{Failure, Outcome};
@@ -75,6 +77,14 @@ impl Folio {
         }
     }
 
+    /// Its lower and its upper half, of a folio that has them; nothing is freed, and pins stay as they are.
+    pub(crate) fn halves(self) -> (Self, Self) {
+        let whole = ManuallyDrop::new(self);
+        let order = whole.order.saturating_sub(1);
+        let half = |pfn| Self { pfn, order };
+        (half(whole.pfn), half(whole.pfn + (1 << order)))
+    }
+
     /// Reads the word at a byte offset.
     pub(crate) fn read(&self, offset: u64) -> Result<u64, Fault> {
         memory_probe::read(self.address() + offset)
@@ -88,7 +98,12 @@ impl Folio {
 
     /// Fills every 64-bit word with what [`pattern`] says.
     pub(crate) fn fill(&self, seed: u64) -> Outcome {
-        for offset in (0..self.frames() * FRAME).step_by(8) {
+        self.fill_each(8, seed)
+    }
+
+    /// Fills the words at multiples of `stride` with what [`pattern`] says.
+    pub(crate) fn fill_each(&self, stride: u64, seed: u64) -> Outcome {
+        for offset in (0..self.frames() * FRAME).step_by(bytes::size(stride)) {
             check!(
                 self.write(offset, pattern(seed, offset)).is_ok(),
                 "filling pfn {:#x} aborted",

@@ -1,12 +1,13 @@
 //! The storm: all CPUs make valid, nearly valid and garbage calls for as long as they are told, while two guests watch their memory.
 //!
 //! Bootargs: `storm=<seconds>` and `seed=<number>`. Everything depends on the seed alone, so that under a counted clock (QEMU's
-//! icount) a storm can be had again. Valid calls act on [`Ward`]s, whose answers are known before; the others on a [`Stray`] of
+//! icount) a storm can be had again. Valid calls act on [`Ward`]s and [`Tenant`]s, whose answers are known before; the others on a [`Stray`] of
 //! each CPU. The first answer that is wrong ends it.
 
 pub(crate) mod sentry;
 mod stray;
 pub(crate) mod tally;
+mod tenant;
 mod ward;
 
 use alloc::vec::Vec;
@@ -21,9 +22,10 @@ use crate::suites::el2_frame;
 use crate::{frames, platform, pool, smp};
 use sentry::Sentry;
 use stray::Stray;
+use tenant::Tenant;
 use ward::Ward;
 
-/// VMs that come and go.
+/// Protected VMs that come and go.
 const WARDS: usize = 6;
 /// Guests that watch.
 const SENTRIES: usize = 2;
@@ -33,6 +35,12 @@ const ROUNDS: u64 = 1 << 40;
 const LEAST_DONE: u64 = 20;
 
 static WARD: [SpinMutex<Ward>; WARDS] = [const { SpinMutex::new(Ward::new()) }; WARDS];
+/// Ordinary VMs that come and go.
+static TENANT: [SpinMutex<Tenant>; 3] = [
+    SpinMutex::new(Tenant::new(0)),
+    SpinMutex::new(Tenant::new(1)),
+    SpinMutex::new(Tenant::new(2)),
+];
 static SENTRY: [SpinMutex<Option<Sentry>>; SENTRIES] = [const { SpinMutex::new(None) }; SENTRIES];
 /// What all CPUs want to know: the seed, when it ends, and frames that are not to be had.
 static ORDERS: SpinMutex<[u64; 4]> = SpinMutex::new([0; 4]);
@@ -62,6 +70,7 @@ fn storm() -> Outcome {
     line!("# storm: {seconds} s on {} CPUs, seed {seed}", smp::cpus());
     frames::register()?;
     pool::feed()?;
+    tenant::open()?;
     for (number, place) in (1..).zip(&SENTRY) {
         *place.lock() = Some(Sentry::post(number * ROUNDS)?);
     }
@@ -96,9 +105,15 @@ fn conclude(taken: u64) -> Outcome {
         "# storm: {calls} calls, {done} of them done, {per_hour} calls an hour, digest {:#018x}",
         tally::digest()
     );
+    // Which words are looked at does not matter now.
+    let mut random = Random::new(0);
     for ward in &WARD {
-        ward.lock().end()?;
+        ward.lock().end(&mut random)?;
     }
+    for tenant in &TENANT {
+        tenant.lock().end()?;
+    }
+    tenant::close();
     for (number, place) in (1..).zip(&SENTRY) {
         if let Some(sentry) = place.lock().take() {
             let rounds = sentry.rounds(number * ROUNDS);
@@ -130,7 +145,8 @@ fn rage_on(cpu: u64) -> Outcome {
     while timer::now() < end && !tally::is_wrong() {
         match random.below(64) {
             0 => watch(&mut random)?,
-            1..=28 => care(&mut random, watched)?,
+            1..=24 => care(&mut random, watched)?,
+            25..=28 => let_use(&mut random, watched)?,
             29..=56 => stray.nearly_valid(&mut random)?,
             _ => stray.garbage(&mut random)?,
         }
@@ -161,5 +177,23 @@ fn care(random: &mut Random, watched: u64) -> Outcome {
         return Ok(());
     };
     let outcome = ward.step(random, watched);
-    outcome.map_err(|failure| ward::of_ward(number, &failure))
+    outcome.map_err(|failure| of("ward", number, &failure))
+}
+
+/// Does something with a tenant, unless another CPU does.
+fn let_use(random: &mut Random, watched: u64) -> Outcome {
+    let number = random.below(bytes::word(TENANT.len()));
+    let tenant = TENANT
+        .get(bytes::size(number))
+        .and_then(SpinMutex::try_lock);
+    let Some(mut tenant) = tenant else {
+        return Ok(());
+    };
+    let outcome = tenant.step(random, watched);
+    outcome.map_err(|failure| of("tenant", number, &failure))
+}
+
+/// The failure that ends a storm, with whom it came from.
+fn of(whom: &str, number: u64, failure: &Failure) -> Failure {
+    Failure::new(format_args!("{whom} {number}: {}", failure.reason()))
 }

@@ -6,16 +6,17 @@
 use alloc::vec::Vec;
 
 use guest_test::bytes::FRAME;
+use guest_test::lock::Yield;
 use guest_test::port::{self, BootPage};
 use guest_test::tap::{Failure, Outcome};
 use guest_test::{bytes, check, check_eq, console, gic, line, timer};
 use pinfold_abi::{
     ACCESS_EXECUTE, ACCESS_READ, ACCESS_WRITE, VCPU_POWERED_OFF, VM_PROTECTED, pin_word,
 };
+use spin::relax::RelaxStrategy;
 
 use crate::calls::{self, ExitReason, Reply, Status};
 use crate::folio::Folio;
-use crate::micro::Command;
 use crate::{frames, micro, platform, pool};
 
 /// First frame of guest RAM.
@@ -156,20 +157,39 @@ impl Vm {
 
     /// Gives a pinned folio to the guest; to an ordinary one, to use as it likes.
     pub(crate) fn donate(&mut self, gfn: u64, folio: Folio) -> Outcome {
+        let mut all = self.begin_donation(gfn, folio)?;
+        while !all {
+            Yield::relax();
+            all = self.go_on_donating(gfn)?;
+        }
+        Ok(())
+    }
+
+    /// The first call of a donation; says whether that is all. What EL2 has begun to take comes back with what the guest has.
+    pub(crate) fn begin_donation(&mut self, gfn: u64, folio: Folio) -> Result<bool, Failure> {
+        let all = self.give(gfn, &folio)?;
+        self.folios.push((gfn, folio));
+        Ok(all)
+    }
+
+    /// A further call of a donation that was begun; says whether that is all.
+    pub(crate) fn go_on_donating(&self, gfn: u64) -> Result<bool, Failure> {
+        self.give(gfn, self.folio(gfn)?)
+    }
+
+    /// One call that gives; says whether that is all.
+    fn give(&self, gfn: u64, folio: &Folio) -> Result<bool, Failure> {
         let (handle, pfn, order) = (self.handle, folio.pfn(), u64::from(folio.order()));
         if self.flags & VM_PROTECTED == 0 {
             pool::fed(|| calls::mem_share_guest(handle, gfn, pfn, 1, order, EVERYTHING))?
                 .done("MEM_SHARE_GUEST")?;
-        } else {
-            let donate = || pool::fed(|| calls::mem_donate(handle, gfn, pfn, 1, order));
-            let mut reply = donate()?;
-            while reply.is(Status::Again) {
-                reply = donate()?;
-            }
-            reply.done("MEM_DONATE")?;
+            return Ok(true);
         }
-        self.folios.push((gfn, folio));
-        Ok(())
+        let reply = pool::fed(|| calls::mem_donate(handle, gfn, pfn, 1, order))?;
+        if reply.is(Status::Again) {
+            return Ok(false);
+        }
+        reply.done("MEM_DONATE").map(|_| true)
     }
 
     /// Gives the guest a fresh folio at a guest frame, filled with `seed`'s pattern.
@@ -179,12 +199,26 @@ impl Vm {
         self.donate(gfn, folio)
     }
 
-    /// Takes a single frame off the list, which the guest gave back.
+    /// Takes a frame off the list, which the guest gave back; what is left of a larger folio stays there in halves of halves.
     pub(crate) fn forget(&mut self, gfn: u64) -> Result<Folio, Failure> {
-        let place = self.folios.iter().position(|(first, _)| *first == gfn);
+        let holds = |(first, folio): &(u64, Folio)| (*first..first + folio.frames()).contains(&gfn);
+        let place = self.folios.iter().position(holds);
         let gone = place.map(|place| self.folios.swap_remove(place));
-        gone.map(|(_, folio)| folio)
-            .ok_or_else(|| Failure::new(format_args!("the guest has nothing at gfn {gfn:#x}")))
+        let (mut first, mut folio) = gone
+            .ok_or_else(|| Failure::new(format_args!("the guest has nothing at gfn {gfn:#x}")))?;
+        folio.split_pin();
+        while folio.order() > 0 {
+            let (lower, upper) = folio.halves();
+            let middle = first + lower.frames();
+            if gfn < middle {
+                self.folios.push((middle, upper));
+                folio = lower;
+            } else {
+                self.folios.push((first, lower));
+                (first, folio) = (middle, upper);
+            }
+        }
+        Ok(folio)
     }
 
     /// The folio that holds a guest frame.
@@ -309,129 +343,6 @@ impl Vm {
         }
     }
 
-    /// Lets the puppet do one thing; gives the words that it told.
-    pub(crate) fn does(&mut self, command: Command) -> Result<[u64; 4], Failure> {
-        let (words, count, results) = command.words();
-        check_eq!(
-            self.next(0, 0)?,
-            Event::Asked,
-            "the puppet's first question for {command:?}"
-        );
-        let mut told = [0; 4];
-        let mut place = 0;
-        for (number, word) in (1..).zip(words.iter().take(count)) {
-            let event = self.next(0, *word)?;
-            if number < count {
-                check_eq!(
-                    event,
-                    Event::Asked,
-                    "question {number} of the puppet for {command:?}"
-                );
-            } else {
-                place = self.told(event, &mut told, place, command)?;
-            }
-        }
-        while place < results {
-            let event = self.next(0, 0)?;
-            place = self.told(event, &mut told, place, command)?;
-        }
-        Ok(told)
-    }
-
-    fn told(
-        &self,
-        event: Event,
-        told: &mut [u64; 4],
-        place: usize,
-        command: Command,
-    ) -> Result<usize, Failure> {
-        match (event, told.get_mut(place)) {
-            (Event::Told(word), Some(slot)) => {
-                *slot = word;
-                Ok(place + 1)
-            }
-            (
-                Event::Exit(Exit {
-                    reason: ExitReason::SystemOff,
-                    ..
-                }),
-                _,
-            ) if command == Command::Off => Ok(place),
-            (event, _) => Err(Failure::new(format_args!(
-                "VM {:#x}: {event:x?} while it did {command:x?}",
-                self.handle
-            ))),
-        }
-    }
-
-    /// The puppet reads a word.
-    pub(crate) fn reads(&mut self, ipa: u64) -> Result<u64, Failure> {
-        let [word, ..] = self.does(Command::Read { ipa })?;
-        Ok(word)
-    }
-
-    /// The puppet writes a word.
-    pub(crate) fn writes(&mut self, ipa: u64, word: u64) -> Outcome {
-        self.does(Command::Write { ipa, word }).map(|_| ())
-    }
-
-    /// The puppet calls the hypervisor; gives x0.
-    pub(crate) fn calls(&mut self, function: u64, first: u64) -> Result<u64, Failure> {
-        let [x0, ..] = self.does(Command::Hvc([function, first, 0, 0]))?;
-        Ok(x0)
-    }
-
-    /// The puppet makes a call that ends its turn; gives the exit.
-    pub(crate) fn last_words(&mut self, words: [u64; 4]) -> Result<Exit, Failure> {
-        self.timed_last_words(words).map(|(exit, _)| exit)
-    }
-
-    /// The same, and how many ticks of the timer the turn took in which the puppet made the call.
-    pub(crate) fn timed_last_words(&mut self, words: [u64; 4]) -> Result<(Exit, u64), Failure> {
-        let (words, ..) = Command::Hvc(words).words();
-        let mut event = self.next(0, 0)?;
-        let mut ticks = 0;
-        for word in words {
-            check_eq!(event, Event::Asked, "the puppet's question");
-            let start = timer::now();
-            event = self.turn(word)?;
-            ticks = timer::now() - start;
-        }
-        match event {
-            Event::Exit(exit) => Ok((exit, ticks)),
-            Event::Told(_) | Event::Asked | Event::Verdict(_) => Err(Failure::new(format_args!(
-                "{event:x?} after a call that ends the turn"
-            ))),
-        }
-    }
-
-    /// Runs vCPU 0 up to the next event, of which a WFI is one.
-    fn turn(&self, answer: u64) -> Result<Event, Failure> {
-        let mut exit = self.run(0, answer)?;
-        while exit.reason == ExitReason::Interrupt {
-            exit = self.run(0, 0)?;
-        }
-        let [first, _, third] = exit.details;
-        Ok(match exit.reason {
-            ExitReason::MmioRead if first == port::ASK => Event::Asked,
-            ExitReason::MmioWrite if first == port::TELL => Event::Told(third),
-            ExitReason::MmioRead
-            | ExitReason::MmioWrite
-            | ExitReason::Interrupt
-            | ExitReason::Wfi
-            | ExitReason::MemoryFault
-            | ExitReason::Shared
-            | ExitReason::UnshareRequest
-            | ExitReason::CpuOn
-            | ExitReason::PoweredOff
-            | ExitReason::SystemOff
-            | ExitReason::SystemReset
-            | ExitReason::Crashed
-            | ExitReason::Relinquished
-            | ExitReason::Kick => Event::Exit(exit),
-        })
-    }
-
     /// Begins the teardown.
     pub(crate) fn teardown_begin(&self) -> Reply {
         calls::vm_teardown_begin(self.handle)
@@ -512,14 +423,15 @@ pub(crate) fn unshare(handle: u64, gfn: u64, count: u64) -> Outcome {
     })
 }
 
-/// Calls until all frames are done; `call` is told how many are.
-fn in_steps(count: u64, call: impl Fn(u64) -> Reply) -> Outcome {
+/// Calls until all frames are done; `call` is told how many are. Between the calls others have their turn.
+pub(crate) fn in_steps(count: u64, call: impl Fn(u64) -> Reply) -> Outcome {
     let mut done = 0;
     for _ in 0..1024 {
         let reply = call(done);
         let [step, ..] = reply.results;
         if reply.is(Status::Again) {
             done += step;
+            Yield::relax();
         } else {
             check_eq!(
                 reply.value("taking frames back")?,

@@ -8,6 +8,7 @@ use pinfold_abi::{ACCESS_EXECUTE, ACCESS_READ, ACCESS_WRITE, limit, pin_word};
 use super::snapshot::{Snapshot, expect_state};
 use crate::calls::{self, ExitReason, State, Status};
 use crate::folio::{Folio, pattern};
+use crate::micro::Command;
 use crate::pool;
 use crate::vm::{DENIED, EVERYTHING, Event, Exit, SCRATCH_GFN, Vm, unshare};
 
@@ -26,10 +27,7 @@ fn share(vm: &Vm, gfn: u64, folio: &Folio, access: u64) -> Outcome {
 
 /// The puppet begins to write a word, which its share does not allow; gives what the host is told.
 fn is_denied(vm: &mut Vm, ipa: u64, word: u64) -> Result<[u64; 2], Failure> {
-    for answer in [0, 2, ipa] {
-        check_eq!(vm.next(0, answer)?, Event::Asked, "the puppet's question");
-    }
-    let event = vm.next(0, word)?;
+    let event = vm.begins(Command::Write { ipa, word })?;
     let Event::Exit(Exit {
         reason: ExitReason::MemoryFault,
         details: [gfn, how, _],

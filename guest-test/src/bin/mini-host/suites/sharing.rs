@@ -6,14 +6,13 @@ use guest_test::{check, check_eq, memory_probe, tests};
 use pinfold_abi::GuestFunction;
 
 use super::snapshot::expect_state;
-use crate::calls::{self, ExitReason, State, Status};
+use crate::calls::{self, State, Status};
 use crate::folio::pattern;
-use crate::micro::Command;
-use crate::vm::{Event, Exit, SCRATCH_GFN, Vm};
+use crate::micro::{Command, came_back};
+use crate::vm::{SCRATCH_GFN, Vm};
 
 const MEM_SHARE: u64 = GuestFunction::MemShare.number();
 const MEM_UNSHARE: u64 = GuestFunction::MemUnshare.number();
-const MEM_RELINQUISH: u64 = GuestFunction::MemRelinquish.number();
 const IPA: u64 = SCRATCH_GFN * FRAME;
 
 fn call(vm: &mut Vm, function: u64) -> Result<u64, Failure> {
@@ -24,53 +23,21 @@ fn call(vm: &mut Vm, function: u64) -> Result<u64, Failure> {
 /// `INVALID_PARAMETER` of KVM's calls.
 const INVALID: u64 = u64::MAX - 2;
 
-/// The puppet gives a frame back; gives what it is told, and what the host is told.
-fn relinquish(vm: &mut Vm, ipa: u64) -> Result<(u64, Option<Exit>), Failure> {
-    for answer in [0, 3, MEM_RELINQUISH, ipa, 0] {
-        check_eq!(vm.next(0, answer)?, Event::Asked, "the puppet's question");
-    }
-    let mut exit = None;
-    let mut event = vm.next(0, 0)?;
-    if let Event::Exit(seen) = event {
-        exit = Some(seen);
-        event = vm.next(0, 0)?;
-    }
-    for _ in 0..3 {
-        check!(
-            matches!(vm.next(0, 0)?, Event::Told(_)),
-            "the puppet tells four words"
-        );
-    }
-    let Event::Told(x0) = event else {
-        return Err(Failure::new(format_args!(
-            "{event:x?} after MEM_RELINQUISH"
-        )));
-    };
-    Ok((x0, exit))
-}
-
-/// The exit of a frame that came back.
-fn came_back(gfn: u64) -> Exit {
-    let reason = ExitReason::Relinquished;
-    let details = [gfn, 1, 0];
-    Exit { reason, details }
-}
-
 tests! { "sharing":
     /// What a guest gives back is wiped and the host's; touched again, it is missing. What is shared or no RAM is not given back.
     relinquish_one_frame {
         let mut vm = Vm::puppet()?;
         vm.give_filled(SCRATCH_GFN, 0, 1)?;
         check_eq!(call(&mut vm, MEM_SHARE)?, 0, "MEM_SHARE");
-        check_eq!(relinquish(&mut vm, IPA)?, (INVALID, None), "MEM_RELINQUISH of what is shared");
+        check_eq!(vm.relinquishes(IPA)?, (INVALID, None), "MEM_RELINQUISH of what is shared");
         check_eq!(call(&mut vm, MEM_UNSHARE)?, 0, "MEM_UNSHARE");
-        check_eq!(relinquish(&mut vm, 0)?, (INVALID, None), "MEM_RELINQUISH of no RAM");
+        check_eq!(vm.relinquishes(0)?, (INVALID, None), "MEM_RELINQUISH of no RAM");
         vm.writes(IPA, 0x5ec2_e700)?;
-        check_eq!(relinquish(&mut vm, IPA)?, (0, Some(came_back(SCRATCH_GFN))), "MEM_RELINQUISH");
+        check_eq!(vm.relinquishes(IPA)?, (0, Some(came_back(SCRATCH_GFN))), "MEM_RELINQUISH");
         let folio = vm.forget(SCRATCH_GFN)?;
         expect_state(folio.pfn(), State::Host, "after MEM_RELINQUISH")?;
         folio.holds("after MEM_RELINQUISH", |_| 0)?;
-        check_eq!(relinquish(&mut vm, IPA)?, (0, None), "MEM_RELINQUISH of nothing");
+        check_eq!(vm.relinquishes(IPA)?, (0, None), "MEM_RELINQUISH of nothing");
         drop(folio);
         vm.writes(IPA, 0x77)?;
         check!(vm.folio(SCRATCH_GFN)?.read(0).is_err(), "the host reads what the guest got anew");
@@ -82,7 +49,7 @@ tests! { "sharing":
         let mut vm = Vm::puppet()?;
         let gfn = SCRATCH_GFN.next_multiple_of(512);
         vm.give_filled(gfn, 9, 3)?;
-        check_eq!(relinquish(&mut vm, (gfn + 7) * FRAME)?, (0, Some(came_back(gfn + 7))), "MEM_RELINQUISH");
+        check_eq!(vm.relinquishes((gfn + 7) * FRAME)?, (0, Some(came_back(gfn + 7))), "MEM_RELINQUISH");
         let (pfn, offset) = (vm.pfn(gfn + 7)?, 7 * FRAME);
         expect_state(pfn, State::Host, "after MEM_RELINQUISH")?;
         check_eq!(vm.folio(gfn)?.read(offset), Ok(0), "what came back");
